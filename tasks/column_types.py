@@ -1,0 +1,136 @@
+"""Column types: which SQL type holds an Arrow type, and the two that databases disagree about."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    LargeBinary,
+    Numeric,
+    SmallInteger,
+    Text,
+    Time,
+    TypeDecorator,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+from tasks.errors import ConfigError
+
+UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant, to the microsecond. Aware in Python; naive UTC where the database keeps no zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """With a zone where there is one, to the microsecond everywhere."""
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse what is no instant."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ConfigError(f"{value!r} has no time zone, so it is no instant. Pass it in UTC.")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class ExactDecimal(TypeDecorator[Decimal]):
+    """A decimal that stays one on SQLite, which would make it a float: kept there as text."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Text on SQLite, numeric elsewhere."""
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else self.impl_instance)
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        """The digits, on SQLite."""
+        return str(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """A decimal again."""
+        return None if value is None else Decimal(value)
+
+
+def storable(kind: pa.DataType) -> pa.DataType:
+    """The type of the same family that every target can hold: `int8` becomes `int16`, nanoseconds microseconds.
+
+    Raises:
+        ConfigError: no column of a target can hold it.
+    """
+    if pa.types.is_dictionary(kind):
+        return storable(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC") if kind.tz else pa.timestamp("us")
+    for family, chosen in (
+        (pa.types.is_int8, pa.int16()),
+        (pa.types.is_uint8, pa.int16()),
+        (pa.types.is_uint16, pa.int32()),
+        (pa.types.is_uint32, pa.int64()),
+        (pa.types.is_uint64, pa.decimal128(20, 0)),
+        (pa.types.is_float16, pa.float64()),
+        (pa.types.is_float32, pa.float64()),
+        (pa.types.is_large_string, pa.string()),
+        (pa.types.is_string_view, pa.string()),
+        (pa.types.is_large_binary, pa.binary()),
+        (pa.types.is_fixed_size_binary, pa.binary()),
+        (pa.types.is_date64, pa.date32()),
+        (pa.types.is_time, pa.time64("us")),
+    ):
+        if family(kind):
+            return chosen
+    sql_type(kind)
+    return kind
+
+
+def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
+    """The SQL type of a `storable` Arrow type.
+
+    Raises:
+        ConfigError: it is not a storable one.
+    """
+    if pa.types.is_timestamp(kind):
+        return UtcDateTime() if kind.tz else DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    if pa.types.is_decimal(kind):
+        return ExactDecimal(kind.precision, kind.scale)
+    simple: dict[pa.DataType, TypeEngine[Any]] = {
+        pa.string(): Text(),
+        pa.int16(): SmallInteger(),
+        pa.int32(): Integer(),
+        pa.int64(): BigInteger(),
+        pa.float64(): Double(),
+        pa.bool_(): Boolean(),
+        pa.date32(): Date(),
+        pa.time64("us"): Time(),
+        pa.binary(): LargeBinary(),
+    }
+    try:
+        return simple[kind]
+    except KeyError:
+        raise ConfigError(
+            f"No target column can hold the type {kind}. Declare text, a number, bool, a date, time or timestamp, "
+            "a decimal or bytes, and convert in the transform."
+        ) from None

@@ -1,0 +1,70 @@
+"""`Pipeline` and `Sla`: frozen declarations of one flow of data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pandas as pd
+import pandera.pandas as pa
+
+from tasks.errors import ConfigError
+from tasks.extract.changes import Extract
+from tasks.extract.feed import Feed
+from tasks.load.strategy import Load
+from tasks.transform.references import References
+
+Transform = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Sla:
+    """What a pipeline promises.
+
+    Attributes:
+        max_runtime: longest a run may take.
+        max_freshness: oldest `covered_until` may be.
+        max_error_rate: share of rejected rows, 0 to 1, above which an alert is raised.
+        abort_error_rate: share of rejected rows above which a window is refused.
+    """
+
+    max_runtime: timedelta | None = None
+    max_freshness: timedelta | None = None
+    max_error_rate: float = 0.05
+    abort_error_rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("max_error_rate", "abort_error_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"Sla: {name} is a share from 0 to 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One source, one contract, one target.
+
+    Attributes:
+        name: unique; the ledger, watermark and dead letters go by it.
+        extract: what to read by windows, or what feed to follow.
+        schema: pandera model of a target row.
+        load: where to write, and how.
+        transform: one batch in, one batch out; pure, without I/O; the index is each row's passport. None takes the
+            source's columns as they are.
+        references: keys in other tables of the target that rows have to exist in.
+        sla: promises and limits.
+        drops_rows: the transform may leave rows out; they count as filtered.
+        adds_rows: the transform may make several rows of one; the additional ones count as added.
+        split: longest window of one commit, so that a crash loses at most one; None never splits.
+        max_attempts: how often a window is tried when a source or the target is unavailable.
+    """
+
+    name: str
+    extract: Extract | Feed
+    schema: type[pa.DataFrameModel]
+    load: Load
+    transform: Transform | None = None
+    references: Sequence[References] = ()
+    sla: Sla = field(default_factory=Sla)
+    drops_rows: bool = False
+    adds_rows: bool = False
+    split: timedelta | None = None
+    max_attempts: int = 4

@@ -1,0 +1,82 @@
+"""`Dialect`: what a database can do for tidegate, in the form every database SQLAlchemy speaks can do it.
+
+`postgresql.py` and `sqlite.py` override only what differs. Nothing else in tidegate asks which database it is on.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import pyarrow as pa
+from sqlalchemy import ColumnElement, Connection, Engine, Table, Text, cast, func, insert, literal_column, select
+
+from tasks.dialects.source import Source
+from tasks.window import to_utc
+
+_INSERT_ROWS = 5_000
+
+
+class Dialect(Source):
+    """The generic form."""
+
+    # -- transactions and locks --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self, engine: Engine) -> Iterator[Connection]:
+        """A read-write transaction that commits at the end of the block, or rolls back."""
+        with engine.begin() as connection:
+            yield connection
+
+    def serialize(self, connection: Connection, name: str) -> None:
+        """Let one transaction at a time pass this point for `name`, until it ends."""
+
+    @contextlib.contextmanager
+    def hold(self, engine: Engine, attempt: str) -> Iterator[str]:
+        """Own `attempt` for the length of the block; yields what `held` needs to see that from elsewhere."""
+        yield f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+    def held(self, connection: Connection, attempt: str, owner: str) -> bool:
+        """Whether the process that owns `attempt` still lives. One on another host counts as living."""
+        host, pid, born = owner.rsplit("/", 2)
+        if host != socket.gethostname():
+            return True
+        try:
+            process = psutil.Process(int(pid))
+            return f"{process.create_time():.2f}" == born and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def clock(self, connection: Connection) -> datetime:
+        """The target's own time, UTC."""
+        return to_utc(connection.execute(select(func.current_timestamp())).scalar_one())
+
+    # -- expressions -------------------------------------------------------------------------------------------
+
+    def key_text(self, columns: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
+        """A key as one text; equal for equal keys of equally typed columns."""
+        joined: ColumnElement[str] = cast(columns[0], Text)
+        for column in columns[1:]:
+            joined = joined + literal_column("'\x1f'", Text) + cast(column, Text)
+        return joined
+
+    # -- bulk writing ------------------------------------------------------------------------------------------
+
+    def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:
+        """Append `rows`, whose columns are those of `table` in its order, in a transaction; how many there were.
+
+        It need not survive a crash of the server: the commit counts the rows before it trusts them.
+        """
+        with self.transaction(engine) as connection:
+            for part in rows.to_batches(max_chunksize=_INSERT_ROWS):
+                if part.num_rows:
+                    connection.execute(insert(table), part.to_pylist())
+        return int(rows.num_rows)
+
+
+def utc_now() -> datetime:
+    """This machine's time, UTC."""
+    return datetime.now(UTC)

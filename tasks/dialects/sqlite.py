@@ -1,0 +1,95 @@
+"""SQLite: one writer at a time, no server, no zones."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Text, func, type_coerce
+from sqlalchemy.exc import DBAPIError
+
+from tasks.dialects.dialect import Dialect, utc_now
+from tasks.dialects.keyset import Keyset
+from tasks.dialects.source import python_type
+from tasks.errors import ConfigError
+from tasks.local_time import LocalTime
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_NO_WRITING = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+
+
+class Sqlite(Dialect):
+    """SQLite, as a source and as a target in one file."""
+
+    @contextlib.contextmanager
+    def transaction(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction that takes the write lock at BEGIN, so that it never fails half way for want of it."""
+        with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
+            yield connection
+
+    def clock(self, connection: Connection) -> datetime:
+        """This machine's time: the file has no other, and SQLite's is cut to the second."""
+        return utc_now()
+
+    def cursor_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The text that SQLite keeps of a time, in one form: no zone letter, a blank before the hours."""
+        if python_type(column) is date:
+            return column
+        return func.replace(func.rtrim(type_coerce(column, Text), "Z"), "T", " ", type_=Text)
+
+    def cursor_literal(self, column: ColumnElement[Any], value: datetime, zone: LocalTime | None = None) -> Any:
+        """The shortest text of the time: it sorts before every longer text of the same instant."""
+        literal = super().cursor_literal(column, value, zone)
+        if isinstance(literal, datetime) or python_type(column) is str:
+            naive = value.replace(tzinfo=None) if zone is None else zone.first_at(value)
+            text = naive.isoformat(" ")
+            return text.rstrip("0") if "." in text else text
+        return literal
+
+    def bound(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
+        """The source clock minus `lag`, once every writer of that moment has ended.
+
+        Who has taken a time may still be writing. There is one writer at a time, so to have had the write lock after
+        reading the clock proves that the writer of then is done. A time that was taken before its writer had the lock
+        is beyond proof: for such sources declare a `lag`.
+
+        Raises:
+            ConfigError: this process may not lock the file, and no `lag` is declared to trust instead.
+        """
+        bound = super().bound(engine, clock, lag)
+        try:
+            with (
+                engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection,
+                connection.begin() as transaction,
+            ):
+                # On a file it may only read, SQLite begins without the lock, and says so no sooner than at a write.
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+                connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+                transaction.rollback()
+        except DBAPIError as error:
+            if _code(error) not in _NO_WRITING:
+                raise
+            if not lag:
+                raise ConfigError(
+                    f"{engine.url.render_as_string()} cannot be locked, so nobody can tell whether a row is being "
+                    "written, and no bound is safe. Let this process write to the file and its folder, or declare a "
+                    "`lag` longer than any transaction of the source."
+                ) from error
+        return bound
+
+    def trusts(self, keyset: Keyset) -> bool:
+        """Never: a primary key may hold NULLs, and a column values of several types. Counting is quick here."""
+        return False
+
+    def is_retriable(self, error: Exception) -> bool:
+        """Also a lock that was not had within the time-out."""
+        if isinstance(error, DBAPIError):
+            return _code(error) in _BUSY
+        return super().is_retriable(error)
+
+
+def _code(error: DBAPIError) -> int | None:
+    """SQLite's primary result code."""
+    extended = getattr(error.orig, "sqlite_errorcode", None)
+    return None if extended is None else extended & 0xFF

@@ -1,0 +1,134 @@
+"""`Answer`: a response's JSON, and how it reads in a message."""
+
+import codecs
+import json
+import re
+from dataclasses import dataclass
+
+import httpx
+
+from tasks.errors import SourceError, redact
+
+_EXCERPT = 500
+
+_TELLING_PARAMETER = re.compile(
+    r"(?i)token|secret|passw|pwd|credential|signature|auth(?!or)|(api|access)[_-]?key|^key$|^sig$"
+)
+# What is left of a JSON text at the place where the parser stopped, if the text was cut there: nothing, an open
+# string or escape, a part of a literal, or of a number.
+_CUT_OFF = re.compile(r'"(?:[^"\\]|\\.)*\\?|\\?(?:u[0-9a-fA-F]{0,4})?|tr?u?|fa?l?s?|nu?l?|-|\.|[eE][-+]?|', re.DOTALL)
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """What a source answered.
+
+    Attributes:
+        url: where the answer came from, after redirects.
+        headers: the response's headers.
+        body: the parsed JSON.
+    """
+
+    url: httpx.URL
+    headers: httpx.Headers
+    body: object
+
+    def at(self, path: str, missing: object = _MISSING) -> object:
+        """The value at a dotted `path` of the body, "" being the body itself.
+
+        A step is a key, or an index into a list. A key that holds dots itself, as `@odata.nextLink`, can be the last.
+
+        Args:
+            path: the way into the body.
+            missing: what to return where the path leads nowhere.
+
+        Raises:
+            SourceError: the path leads nowhere, and `missing` was not given.
+        """
+        node, rest = self.body, path
+        while rest:
+            if isinstance(node, dict) and rest in node:
+                return node[rest]
+            step, _, rest = rest.partition(".")
+            if isinstance(node, dict) and step in node:
+                node = node[step]
+            elif isinstance(node, list) and re.fullmatch(r"-?\d+", step) and -len(node) <= int(step) < len(node):
+                node = node[int(step)]
+            elif missing is not _MISSING:
+                return missing
+            else:
+                raise SourceError(
+                    f"The answer of {shown(self.url)} has no {path!r}: where {step!r} should be there is "
+                    f"{described(node)}. Correct the path in the declaration."
+                )
+        return node
+
+    def __repr__(self) -> str:
+        return f"Answer({shown(self.url)!r})"
+
+
+class Broken(Exception):
+    """An attempt that may go better next time; `retry_after` is what the source asks to wait, in seconds."""
+
+    def __init__(self, why: str, retry_after: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+def shown(url: httpx.URL) -> str:
+    """`url` for a message: without its user, and with the values of telling query parameters masked."""
+    url = url.copy_with(userinfo=b"", fragment=None)
+    query = url.query.decode("ascii").split("&")
+    for number, pair in enumerate(query):
+        name, equals, _ = pair.partition("=")
+        if equals and _TELLING_PARAMETER.search(name):
+            query[number] = f"{name}=***"
+    head, question, _ = str(url).partition("?")
+    return redact(head + question + "&".join(query))
+
+
+def described(node: object) -> str:
+    """What kind of JSON value this is, for a message, without its content."""
+    if isinstance(node, dict):
+        return f"an object with the keys {', '.join(map(repr, list(node)[:20]))}" if node else "an empty object"
+    if isinstance(node, list):
+        return f"a list of {len(node)}"
+    if node is None or isinstance(node, bool):
+        return str(json.dumps(node))
+    return "a text" if isinstance(node, str) else "a number"
+
+
+def parsed(response: httpx.Response) -> object:
+    """The JSON of a body.
+
+    Raises:
+        Broken: the text ends before its JSON does.
+        SourceError: it is something else than JSON.
+    """
+    try:
+        # Not final, so that a character cut in two counts as cut-off JSON and not as a wrong encoding.
+        text = codecs.getincrementaldecoder(response.encoding or "utf-8")().decode(response.content)
+        return json.loads(text.removeprefix("\ufeff"))
+    except json.JSONDecodeError as error:
+        if _CUT_OFF.fullmatch(error.doc[error.pos :].strip()):
+            raise Broken(f"200 with JSON that breaks off after {len(response.content)} bytes") from error
+        reason = f"{error.msg} at character {error.pos}"
+    except UnicodeDecodeError as error:
+        reason = f"no {error.encoding} at byte {error.start}"
+    except (ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    kind = response.headers.get("content-type", "no content type")
+    raise SourceError(
+        f"GET {shown(response.url)} answered 200, but its body ({kind}) is not JSON ({reason}): "
+        f"{excerpt(response)!r}. Check that the path is that of the API, and not of a page or a login."
+    )
+
+
+def excerpt(response: httpx.Response) -> str:
+    """The start of a body. Masked before it is cut: half a secret would not be recognised."""
+    text = response.text[: 10 * _EXCERPT]
+    for name, value in response.url.params.multi_items():
+        if len(value) >= 4 and _TELLING_PARAMETER.search(name):
+            text = text.replace(value, "***")
+    return redact(text)[:_EXCERPT]

@@ -1,0 +1,140 @@
+"""`Feed`: an extract that goes on from a position: a log of changes, a snapshot compared with the last one.
+
+Its batches carry the columns of `tasks.change_columns`; without them every row is one that is there now.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+from sqlalchemy import Connection, Engine
+
+from tasks.dialects.dialect import Dialect
+from tasks.shrink import Shrink
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a feed belongs.
+
+    Attributes:
+        pipeline: whose feed it is.
+        name: what its slot, publication or change log is called at the source; see `tasks.state.feeds`.
+        engine: the target database, for what a feed has to remember beside its position.
+        dialect: its dialect.
+        attempt: token of the attempt that reads, unique.
+    """
+
+    pipeline: str
+    name: str
+    engine: Engine
+    dialect: Dialect
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell of the source.
+
+    Attributes:
+        event: `etl.…`, emitted for the pipeline.
+        text: a sentence for the log, without the pipeline's name.
+        payload: the event's body, plain JSON.
+        alarming: somebody should look at it.
+    """
+
+    event: str
+    text: str
+    payload: Mapping[str, str | int | float | None]
+    alarming: bool = False
+
+
+class Chunk(Protocol):
+    """As much of a feed as one commit takes. `position` and what follows hold once the batches are exhausted."""
+
+    def batches(self) -> Iterator[pa.Table]:
+        """The changes after the position the chunk was opened at, in order, in bounded batches.
+
+        Raises:
+            SourceUnavailable: the source did not answer, or broke off half way.
+            SourceError: the source refused.
+        """
+
+    @property
+    def position(self) -> str | None:
+        """Where the next chunk goes on; committed with the rows."""
+
+    @property
+    def covered_until(self) -> datetime | None:
+        """Source time (UTC) before which every committed change has been read; None where the source has no clock."""
+
+    @property
+    def source_clock(self) -> datetime | None:
+        """The source's time (UTC) when the chunk was opened. A run ends where its first chunk's time is covered."""
+
+    @property
+    def more(self) -> bool:
+        """Whether changes wait that this chunk was too small for."""
+
+    def remember(self, connection: Connection) -> None:
+        """Write what the feed keeps in the target beside its position; inside the commit."""
+
+    def acknowledge(self) -> None:
+        """Let the source forget what has been committed. When this never happens, the next chunk starts with it.
+
+        Raises:
+            SourceUnavailable: the source did not answer.
+            SourceError: the source refused.
+        """
+
+    def notices(self) -> Sequence[Notice]:
+        """What an operator wants to know of the source: the lag of a slot, for instance."""
+
+
+@runtime_checkable
+class Difference(Protocol):
+    """A chunk that was found by comparing two snapshots; it tells, with its position, how much is gone."""
+
+    @property
+    def shrink(self) -> Shrink | None:
+        """What the comparison says of the source's size; None where nothing was compared. The commit guards it."""
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """A declaration of what to follow. It has no readable past: no `start`, no `end`, but a new snapshot any time."""
+
+    @property
+    def connection(self) -> str:
+        """Name of the source; see `tasks.connections`."""
+
+    @property
+    def dataset(self) -> str:
+        """What is followed, for messages and lineage."""
+
+    @property
+    def cursor(self) -> str | None:
+        """Raw column that orders the versions of a row, or None: then the order of the changes does."""
+
+    @property
+    def max_shrink(self) -> float:
+        """Largest share of what was known, 0 to 1, that a snapshot may delete before it is refused."""
+
+    def open(self, home: Home, position: str | None) -> AbstractContextManager[Chunk]:
+        """The next chunk after the committed `position`; None starts anew, with a snapshot.
+
+        Raises:
+            SourceUnavailable: the source did not answer.
+            SourceError: the source refused, or does not hold the changes after `position` any more.
+        """
+
+    def remove(self, home: Home) -> None:
+        """Take away what the feed has made at the source and in the target. It may be there in part, or not at all.
+
+        Raises:
+            SourceUnavailable: the source did not answer.
+            SourceError: the source refused.
+        """

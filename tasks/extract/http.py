@@ -1,0 +1,330 @@
+"""`HttpClient`: GET requests for JSON that outlast a source's bad moments and never leave its origin.
+
+This layer owns the retries of HTTP; nothing above it retries a request.
+"""
+
+import base64
+import functools
+import logging
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import NoReturn, Self
+
+import httpx
+import tenacity
+
+from tasks.errors import ConfigError, SourceError, SourceUnavailable, redact, remember_secret
+from tasks.extract.answers import Answer, Broken, excerpt, parsed, shown
+
+Params = Mapping[str, str | int | float | bool | Sequence[str]]
+"""Query parameters, as httpx encodes them."""
+
+CONNECT_TIMEOUT = timedelta(seconds=10)
+READ_TIMEOUT = timedelta(seconds=60)
+
+_RETRIED = frozenset({408, 425, 429})
+_MAX_REDIRECTS = 10
+
+_PUBLIC_HEADERS = frozenset(
+    {"accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-type"}
+)
+_PUBLIC_HEADERS |= {"content-length", "host", "if-modified-since", "if-none-match", "user-agent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long one request keeps trying.
+
+    Attributes:
+        attempts: how often it is sent at most.
+        first: longest wait before the second attempt; doubles with each further one, and the wait is drawn evenly from
+            zero up to it (full jitter).
+        longest: where that doubling stops. A `Retry-After` of the source may ask for more.
+        budget: longest waiting in total, over all attempts.
+    """
+
+    attempts: int = 6
+    first: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=60)
+    budget: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or min(self.first, self.longest, self.budget) < timedelta(0):
+            raise ConfigError(f"{self}: attempts start at 1 and durations are not negative.")
+
+
+class HttpClient:
+    """GET for JSON at one origin: with time-outs, retries, and credentials that go nowhere else.
+
+    Use it as a context manager, or `close` it.
+
+    Args:
+        base_url: `http(s)://[user:password@]host[:port][/path]`; user and password become basic authentication.
+        auth: how requests are authenticated; wins over a user in `base_url`.
+        headers: sent with every request; values that could be secret are masked from then on.
+        timeout: longest silence while an answer is read; connecting takes ten seconds at most.
+        retry: how long a request keeps trying.
+        sleep: waits for that many seconds.
+        clock: this machine's time, aware; only for a `Retry-After` date from a source that sends no `Date`.
+
+    Raises:
+        ConfigError: a URL that is none of an API, or headers that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: httpx.Auth | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: timedelta = READ_TIMEOUT,
+        retry: Retry | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        given = _base_url(base_url)
+        if auth is None and given.userinfo:
+            auth = httpx.BasicAuth(given.username, given.password)
+        self.base_url = given.copy_with(userinfo=b"")
+        self.retry = retry or Retry()
+        self._sleep = sleep
+        self._clock = clock
+        for name, value in (headers or {}).items():
+            _remember(name, value)
+        seconds = timeout.total_seconds()
+        try:
+            self._client = httpx.Client(
+                auth=auth,
+                headers=headers,
+                timeout=httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT.total_seconds(), seconds)),
+                follow_redirects=False,
+                verify=_trusted(),
+                event_hooks={"request": [_remember_headers]},
+            )
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"A header for {self.base_url.host} holds a character outside ASCII. Check how it was copied."
+            ) from None
+
+    def url(self, path: str, params: Params | None = None) -> httpx.URL:
+        """`path` below the base URL; `params` are added to those in `path`, and win."""
+        raw_path = self.base_url.raw_path.rstrip(b"/") + httpx.URL("/" + path.lstrip("/")).raw_path
+        url = self.base_url.copy_with(raw_path=raw_path)
+        return url.copy_merge_params(params) if params else url
+
+    def get_json(self, url: httpx.URL | str, params: Params | None = None) -> Answer:
+        """Ask for `url` until the whole of its JSON has arrived.
+
+        Retried are the statuses 408, 425, 429 and 5xx, every failure of the connection, and a body that was cut off.
+
+        Args:
+            url: a URL at the base URL's origin, or a path below the base URL.
+            params: query parameters in addition to those of `url`.
+
+        Raises:
+            SourceUnavailable: no whole answer within the attempts and the waiting allowed, or the source asks to wait
+                for longer than that.
+            SourceError: the source refused, answers something else than JSON, or leads to another origin.
+            ConfigError: a configured header cannot be sent.
+        """
+        if isinstance(url, str):
+            url = httpx.URL(url) if "://" in url.partition("?")[0] else self.url(url)
+        if params:
+            url = url.copy_merge_params(params)
+        url = url.copy_with(userinfo=b"")
+        if not same_origin(url, self.base_url):
+            raise SourceError(
+                f"{shown(url)} is not at the configured origin {shown(self.base_url)}, so it is not requested. If the "
+                "API lives there, point the connection's URL at it."
+            )
+        retrying = tenacity.Retrying(
+            sleep=self._sleep,
+            retry=tenacity.retry_if_exception_type(Broken),
+            wait=self._wait,
+            stop=self._stop,
+            retry_error_callback=self._give_up,
+        )
+        return retrying(self._attempt, url)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"HttpClient({shown(self.base_url)!r})"
+
+    def _attempt(self, url: httpx.URL) -> Answer:
+        """One request and the redirects it leads to, all at the configured origin."""
+        here = url
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._send(here)
+            if not response.has_redirect_location:
+                return self._answer(response)
+            target = here.join(response.headers["location"]).copy_with(userinfo=b"")
+            if not same_origin(target, self.base_url):
+                raise SourceError(
+                    f"GET {shown(here)} redirects to {shown(target)}, which is another origin: not followed, so that "
+                    "no credential leaves. If the API has moved there, point the connection's URL at it."
+                )
+            here = target
+        raise SourceError(
+            f"GET {shown(url)} was redirected more than {_MAX_REDIRECTS} times, last to {shown(here)}. "
+            "Point the connection's URL at where the API really answers."
+        )
+
+    def _send(self, url: httpx.URL) -> httpx.Response:
+        try:
+            return self._client.get(url)
+        except httpx.LocalProtocolError:
+            # Its text quotes the header in an escaped form that masking would not recognise.
+            raise ConfigError(
+                f"A header for {shown(url)} cannot be sent as it is. Look for a line break or a blank at an end of a "
+                "configured value."
+            ) from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise Broken(f"{type(error).__name__}: {error}") from error
+
+    def _answer(self, response: httpx.Response) -> Answer:
+        status = response.status_code
+        summary = f"{status} {response.reason_phrase}".strip()
+        if status in _RETRIED or status >= 500:
+            raise Broken(f"{summary}: {excerpt(response)}", self._retry_after(response))
+        if status != 200:
+            raise SourceError(
+                f"{response.request.method} {shown(response.url)} answered {summary}: {excerpt(response)!r}. It would "
+                "answer so again: check the path, the parameters and the credentials."
+            )
+        return Answer(response.url, response.headers, parsed(response))
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """The seconds a source asks to wait, negative for a time gone by; None where it does not say, or not readably.
+
+        A date is taken relative to the response's own `Date`, so that the two clocks need not agree (RFC 9110, 10.2.3).
+        """
+        text = response.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        until = _http_date(text)
+        if until is None:
+            return None
+        now = _http_date(response.headers.get("date", "")) or self._clock()
+        return (until - now).total_seconds()
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Full jitter, but never less than the source asks for."""
+        jitter = tenacity.wait_random_exponential(multiplier=self.retry.first.total_seconds(), max=self.retry.longest)
+        return max(jitter(state), _broken(state).retry_after or 0.0)
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        spent = state.attempt_number >= self.retry.attempts
+        return spent or state.idle_for + state.upcoming_sleep > self.retry.budget.total_seconds()
+
+    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        broken = _broken(state)
+        budget = self.retry.budget.total_seconds()
+        left = budget - state.idle_for
+        what = f"GET {shown(state.args[0])} failed {state.attempt_number} times, last with {broken}."
+        if broken.retry_after is not None and broken.retry_after > left:
+            what += (
+                f" The source asks to wait {broken.retry_after:g} s, but {left:g} s are left of the {budget:g} s that "
+                "one request may wait. Run again later, or allow more with Retry(budget=…)."
+            )
+        else:
+            what += (
+                f" Waited {state.idle_for:.1f} s in between. Check that the source is up, or allow more with "
+                "Retry(attempts=…, budget=…)."
+            )
+        raise SourceUnavailable(what) from broken.__cause__
+
+
+def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether scheme, host and port agree."""
+    return _origin(one) == _origin(other)
+
+
+def _base_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        # Its text may quote a part of the password.
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        # Only what follows the last @ is sure to hold no part of a password.
+        place = redact(text.partition("?")[0].rpartition("@")[2])
+        raise ConfigError(
+            f"The URL of the API at {place!r} is not one. Write it as https://host/path, without a query; a user and "
+            "password are percent-encoded."
+        )
+    return url
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates to trust, read once: that takes longer than many a request."""
+    return httpx.create_ssl_context()
+
+
+def _remember_headers(request: httpx.Request) -> None:
+    for name, value in request.headers.items():
+        # Cookies change with every answer; a configured one has been remembered before.
+        if name != "cookie":
+            _remember(name, value)
+
+
+def _remember(name: str, value: str) -> None:
+    """Have a header's value masked from now on, and what it is made of."""
+    if name.lower() in _PUBLIC_HEADERS:
+        return
+    remember_secret(value)
+    scheme, _, credentials = value.partition(" ")
+    remember_secret(credentials)
+    if scheme.lower() == "basic":
+        try:
+            remember_secret(base64.b64decode(credentials).decode().partition(":")[2])
+        except ValueError:
+            return
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _broken(state: tenacity.RetryCallState) -> Broken:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Broken)
+    return error
+
+
+class _WithoutSecrets(logging.Filter):
+    """Masks what httpx logs about each request: its URL."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(shown(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("httpx").addFilter(_WithoutSecrets())

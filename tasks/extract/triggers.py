@@ -1,0 +1,252 @@
+"""`TriggerExtract`: every change of a table, as triggers in its own database write it down."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.change_columns import BEFORE, COMMITTED_AT, OPERATION, POSITION
+from tasks.column_types import UTC_TIMESTAMP
+from tasks.connections import engine
+from tasks.dialects import dialect_of
+from tasks.dialects.reading import Reading
+from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.change_log import change_log
+from tasks.extract.change_log.log import CHANGE, ChangeLog
+from tasks.extract.feed import Chunk, Home, Notice
+
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class TriggerExtract:
+    """Follow a table of PostgreSQL or SQLite by triggers that write to a change log beside it.
+
+    The first run makes log and triggers, and takes a snapshot that ends exactly where the log goes on. Later ones read
+    what the log holds and the target does not, and delete it after their commit. When the table's columns have changed,
+    log and triggers are made anew and the run takes a new snapshot.
+
+    Attributes:
+        connection: name of the source database; its role needs the rights to make a table and triggers.
+        table: `name` or `schema.name`.
+        key: columns that identify a row: the primary key, or another unique one.
+        max_shrink: largest share of the target, 0 to 1, that a new snapshot may delete before it is refused.
+
+    Raises:
+        ConfigError: no key, or a limit makes no sense.
+    """
+
+    connection: str
+    table: str
+    key: Sequence[str]
+    max_shrink: float = 0.5
+
+    cursor = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.key,) if isinstance(self.key, str) else tuple(self.key))
+        if not self.key or len(set(self.key)) != len(self.key) or not 0 <= self.max_shrink <= 1:
+            raise ConfigError(
+                f"TriggerExtract({self.connection!r}, {self.table!r}) needs a key of one or more different columns, "
+                f"and a max_shrink from 0 to 1; got {self.key!r} and {self.max_shrink}."
+            )
+
+    @property
+    def dataset(self) -> str:
+        """The table."""
+        return self.table
+
+    @property
+    def where(self) -> str:
+        """As a message begins."""
+        return f"The source {self.connection!r}, the change log of {self.table}"
+
+    @contextlib.contextmanager
+    def open(self, home: Home, position: str | None) -> Iterator[Chunk]:
+        """See `Feed.open`."""
+        place = _Place.of(home, position)
+        with contextlib.ExitStack() as stack:
+            with self._source_errors():
+                chunk = self._chunk(stack, home, place)
+            yield chunk
+
+    def remove(self, home: Home) -> None:
+        """See `Feed.remove`."""
+        with self._source_errors():
+            self._log(home).remove()
+
+    def _chunk(self, stack: contextlib.ExitStack, home: Home, place: "_Place | None") -> "_LogChunk":
+        reshaped = False
+        for _ in range(_TRIES):
+            log = self._log(home)
+            if place is None or reshaped:
+                log.prepare()
+            log.ready(place.seen if place else None)
+            covered_until = log.clock()
+            with contextlib.ExitStack() as opening:
+                reading = opening.enter_context(log.reading())
+                state = log.state(reading)
+                after = None if reshaped else self._after(log, reading, state, place)
+                if state.sound and (after or place is None or reshaped):
+                    assert state.token is not None, "a sound log has one"
+                    now = _Place(home.name, state.token, log.seen(reading, place.seen if after and place else None))
+                    stack.push(opening.pop_all())
+                    return _LogChunk(self, log, reading, now, after, covered_until, reshaped)
+                reshaped = place is not None
+        raise SourceUnavailable(f"{self.where}: the table's columns or triggers kept changing. Run the pipeline again.")
+
+    def _after(self, log: ChangeLog, reading: Reading, state: Any, place: "_Place | None") -> str | None:
+        """What has been seen of the log already; None where only a snapshot helps.
+
+        Raises:
+            SourceError: changes are lost, by somebody else's hand.
+        """
+        if place is None:
+            return None
+        if state.token != place.token:
+            raise self._lost(place, "is not there" if state.token is None else "is another than the one that was read")
+        if log.broken_off(reading, place.seen):
+            return None
+        if state.missing:
+            raise self._lost(place, f"has lost the trigger {state.missing[0]!r}, or it is switched off")
+        if log.rewound(reading, place.seen):
+            raise self._lost(place, "is older than what was read of it; was the source restored from a backup?")
+        return None if state.outdated else place.seen
+
+    def _lost(self, place: "_Place", what: str) -> SourceError:
+        return SourceError(
+            f"{self.where} {what}: the changes since {place.seen} are lost. Run the pipeline with full_refresh: it "
+            "makes the log anew, takes a new snapshot, and deletes what is gone from the target."
+        )
+
+    def _log(self, home: Home) -> ChangeLog:
+        return change_log(engine(self.connection), self.table, self.key, home.name, self.where)
+
+    def _source_errors(self) -> contextlib.AbstractContextManager[None]:
+        return dialect_of(engine(self.connection)).translated(self.where, SourceUnavailable, SourceError)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a feed stands.
+
+    Attributes:
+        name: of the log.
+        token: of the log.
+        seen: which of its rows are in the target, in the database's terms.
+    """
+
+    name: str
+    token: str
+    seen: str
+
+    def __str__(self) -> str:
+        return json.dumps({"log": self.name, "token": self.token, "seen": self.seen})
+
+    @classmethod
+    def of(cls, home: Home, position: str | None) -> "_Place | None":
+        """The place that `position` says; None to begin anew, also where the log it names has been removed."""
+        if position is None:
+            return None
+        known = json.loads(position)
+        return cls(known["log"], known["token"], known["seen"]) if known["log"] == home.name else None
+
+
+@dataclass
+class _LogChunk:
+    """The changes that have not been seen, or the whole table."""
+
+    feed: TriggerExtract
+    log: ChangeLog
+    reading: Reading
+    place: _Place
+    after: str | None
+    covered_until: datetime | None
+    reshaped: bool
+
+    more = False
+
+    @property
+    def source_clock(self) -> datetime | None:
+        return self.covered_until
+
+    @property
+    def position(self) -> str:
+        return str(self.place)
+
+    def batches(self) -> Iterator[pa.Table]:
+        with self.feed._source_errors():
+            if self.after is None:
+                yield pa.table({OPERATION: ["snapshot"]})
+                yield from self.reading.tables(self.log.rows())
+                return
+            for batch in self.reading.tables(self.log.changes(self.after)):
+                mask = self.log.mask(self.after, np.asarray(batch.column(CHANGE), dtype=np.int64))
+                unseen = batch if mask is None else batch.filter(pa.array(mask))
+                if unseen.num_rows:
+                    yield _as_changes(unseen, list(self.log.source.c.keys()))
+
+    def remember(self, connection: Any) -> None:
+        pass
+
+    def acknowledge(self) -> None:
+        with self.feed._source_errors():
+            self.log.forget(self.place.seen)
+
+    def notices(self) -> Sequence[Notice]:
+        table = self.feed.table
+        with self.feed._source_errors():
+            rows, age = self.log.waiting(self.place.seen)
+        seconds = round(age.total_seconds(), 3)
+        found = [
+            Notice(
+                "etl.log.waiting",
+                f"{rows:,} changes of {table} wait in its change log, the oldest for {seconds:g} s.",
+                {"table": table, "rows": rows, "seconds": seconds},
+            )
+        ]
+        if self.reshaped:
+            text = f"the columns of {table} have changed; its change log was made anew, and a new snapshot was taken."
+            found.append(Notice("etl.log.reshaped", text, {"table": table}))
+        return found
+
+
+def _as_changes(batch: pa.Table, columns: list[str]) -> pa.Table:
+    """Rows of a log in the form of `tasks.change_columns`."""
+    batch = batch.combine_chunks()
+    operations = batch.column(OPERATION)
+    gone = pc.equal(operations, "delete")
+    known = pc.is_in(operations, pa.array(["update", "delete"]))
+    old = [_array(batch.column(f"old_{name}")) for name in columns]
+    new = [_array(batch.column(f"new_{name}")) for name in columns]
+    before = pa.StructArray.from_arrays(old, names=columns, mask=pc.invert(_array(known)))
+    numbers = pc.utf8_lpad(pc.cast(batch.column(CHANGE), pa.string()), 20, "0")
+    return pa.table(
+        {
+            OPERATION: pc.cast(operations, pa.string()),
+            BEFORE: before,
+            POSITION: numbers,
+            COMMITTED_AT: pa.nulls(batch.num_rows, UTC_TIMESTAMP),
+            **{name: _chosen(gone, b, a) for name, b, a in zip(columns, old, new, strict=True)},
+        }
+    )
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _chosen(gone: pa.ChunkedArray, old: pa.Array, new: pa.Array) -> pa.Array:
+    """The value before where the row is gone, else the one after; both of one type, but for batches of NULL or text."""
+    if old.type != new.type:
+        kinds = [array.type for array in (old, new) if not pa.types.is_null(array.type)]
+        kind = kinds[0] if len(kinds) == 1 else pa.string()
+        old, new = pc.cast(old, kind), pc.cast(new, kind)
+    places = np.arange(len(new)) + len(new) * np.asarray(gone).astype(np.int64)
+    return pa.concat_arrays([new, old]).take(pa.array(places))

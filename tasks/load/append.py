@@ -1,0 +1,32 @@
+"""`Append`: immutable events, each kept once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.load.strategy import checked_key
+
+
+@dataclass(frozen=True)
+class Append:
+    """Insert keys the target does not hold; never touch a row that is there.
+
+    A second version of a key, in the same window or a later one, counts as deduplicated; a delete changes nothing and
+    counts as unchanged.
+
+    Attributes:
+        connection: name of the target database.
+        table: target table, `name` or `schema.name`; created from the contract when absent.
+        key: columns that identify an event; NULL in one of them rejects the row.
+    """
+
+    connection: str
+    table: str
+    key: Sequence[str]
+
+    updates = False
+    deletes = False
+    deletes_absent = False
+    max_shrink = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", checked_key("Append", self.table, self.key))

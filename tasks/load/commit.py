@@ -1,0 +1,273 @@
+"""The commit: one transaction for rows, dead letters, watermark, window and ledger."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, Table, func, select, update
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from tasks.change_columns import Marker
+from tasks.counts import Counts
+from tasks.dialects.dialect import Dialect
+from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
+from tasks.load.merge import Classes, Merge
+from tasks.load.strategy import Load
+from tasks.shrink import Shrink
+from tasks.state.attempts import Attempt, attempt_status, complete_attempt, lock_target, refuse_if_superseded
+from tasks.state.dead_letters import close_letters, file_letters
+from tasks.state.ledger import Entry, read_entry, write_entry
+from tasks.state.tables import windows
+from tasks.state.watermarks import Watermark, move_watermark
+
+_OUTCOME_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What has been read and staged before the commit.
+
+    Attributes:
+        extracted: rows read.
+        added: rows the transform made of others.
+        filtered: rows it left out.
+        staged: good rows in staging.
+        rejected: dead letters in staging.
+        watermark: highest cursor read, UTC.
+        opened_at: target clock before the first row was read.
+        read_at: target clock after the last one.
+        phases: seconds by phase.
+        cleared_at: `etl_row` from which on the staged rows are all there is, or None.
+        cleared_by: the marker that said so.
+        position: where a feed goes on, or None.
+        covered_until: source time (UTC) before which everything has been read.
+        null_cursors: source rows that are in no window, having no cursor.
+        shrink: what the source lost since the last snapshot it was compared with, or None.
+    """
+
+    extracted: int
+    added: int
+    filtered: int
+    staged: int
+    rejected: int
+    watermark: datetime | None
+    opened_at: datetime
+    read_at: datetime
+    phases: dict[str, float]
+    cleared_at: int | None = None
+    cleared_by: Marker | None = None
+    position: str | None = None
+    covered_until: datetime | None = None
+    null_cursors: int = 0
+    shrink: Shrink | None = None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything a commit needs to know; `run` does it.
+
+    Attributes:
+        engine: the target database.
+        dialect: its dialect.
+        attempt: what is committed.
+        load: the strategy.
+        cursor: the target's cursor column, or None.
+        target: the target table.
+        staged: good rows on their way in.
+        rejected: dead letters on their way in.
+        arrivals: what was staged.
+        seen: the watermark when the window was opened, or None for a window that does not move it.
+        contract: fingerprint of the contract.
+        abort_error_rate: share of rejected rows, 0 to 1, above which nothing but the dead letters is written.
+        max_shrink: largest share of the target, 0 to 1, that may be deleted for not having come in.
+        remember: writes what a feed keeps in the target.
+        reject: moves staged rows with broken references to the dead letters; how many.
+        warn: counts staged rows with missing references that are only warned of.
+        began: `time.monotonic()` when the attempt was opened.
+    """
+
+    engine: Engine
+    dialect: Dialect
+    attempt: Attempt
+    load: Load
+    cursor: str | None
+    target: Table
+    staged: Table
+    rejected: Table
+    arrivals: Arrivals
+    seen: Watermark | None
+    contract: str
+    abort_error_rate: float
+    max_shrink: float
+    remember: Callable[[Connection], None]
+    reject: Callable[[Connection], int]
+    warn: Callable[[Connection], int]
+    began: float
+
+    def run(self) -> Entry:
+        """Commit, once; a lost reply is settled by reading the window's row.
+
+        Raises:
+            Fenced: another attempt has the window, or another run moved the watermark.
+            Superseded: data read later is committed.
+            ConservationError: the counts do not add up.
+            TargetUnavailable: the transaction was rolled back; another attempt may succeed.
+            TargetError: the database refused a statement.
+        """
+        where = f"{self.attempt}: the target {self.load.connection!r}"
+        try:
+            # The error of the COMMIT itself has to be translated too, so the transaction is the inner one.
+            with (
+                self.dialect.translated(where, TargetUnavailable, TargetError),
+                self.dialect.transaction(self.engine) as connection,
+            ):
+                entry = self._commit(connection)
+            return entry
+        except RetriableError:
+            if settled := self._settle(where):
+                return settled
+            raise
+
+    def _commit(self, connection: Connection) -> Entry:
+        started = time.monotonic()
+        attempt, arrivals = self.attempt, self.arrivals
+        lock_target(connection, attempt.target)
+        now = self.dialect.clock(connection)
+        complete_attempt(connection, attempt, "committed", arrivals.read_at, now)
+        self._check_staging(connection)
+        if self.cursor is None and self.load.updates:
+            refuse_if_superseded(connection, attempt, arrivals.opened_at)
+
+        referenced = self.reject(connection)
+        merge = Merge(
+            self.load,
+            self.target,
+            self.staged,
+            self.cursor,
+            self.rejected,
+            cleared_at=arrivals.cleared_at,
+            covered_until=self.seen.covered_until if self.seen else None,
+        )
+        deduplicated = merge.deduplicate(connection)
+        gone, total = merge.absent(connection)
+        counts = Counts(
+            extracted=arrivals.extracted,
+            added=arrivals.added,
+            filtered=arrivals.filtered,
+            rejected=arrivals.rejected + referenced,
+            deduplicated=deduplicated,
+        )
+        message = self._guard(counts, gone, total)
+        warned = late = 0
+        if message is None:
+            warned = self.warn(connection)
+            if self.seen is not None:
+                moved = self.seen.advanced(arrivals.watermark, arrivals.covered_until, arrivals.position)
+                move_watermark(connection, attempt.pipeline, self.seen, moved, now, str(attempt.window))
+            classes = merge.classify(connection)
+            merge.write(connection, classes, gone)
+            self.remember(connection)
+            counts, late = self._balance(counts, classes, gone), classes.late
+        else:
+            done = update(windows).where(windows.c.attempt == attempt.token)
+            connection.execute(done.values(status="refused"))
+        if counts.rejected:
+            file_letters(connection, self.dialect, attempt, self.rejected, self.contract, now)
+        if message is None:
+            close_letters(connection, self.dialect, attempt, self.staged, self.load.key, self.cursor, now)
+        finished = time.monotonic()
+        entry = Entry(
+            status="committed" if message is None else "refused",
+            counts=counts,
+            warned=warned,
+            seconds=finished - self.began,
+            phases={**arrivals.phases, "commit": finished - started},
+            watermark=arrivals.watermark,
+            message=message,
+            position=arrivals.position,
+            late=late,
+            null_cursors=arrivals.null_cursors,
+        )
+        write_entry(connection, attempt, entry, self.dialect.clock(connection))
+        return entry
+
+    def _check_staging(self, connection: Connection) -> None:
+        for table, expected in ((self.staged, self.arrivals.staged), (self.rejected, self.arrivals.rejected)):
+            found = connection.execute(select(func.count()).select_from(table)).scalar_one()
+            if found != expected:
+                raise TargetUnavailable(
+                    f"{self.attempt}: staging holds {found:,} rows where {expected:,} were written; the server lost "
+                    "some. Nothing was committed; the window is read again."
+                )
+
+    def _guard(self, counts: Counts, gone: int, total: int) -> str | None:
+        """Why this window must not be written, or None."""
+        if counts.error_rate > self.abort_error_rate:
+            return (
+                f"{self.attempt}: {counts.rejected:,} of {counts.incoming:,} rows were rejected, more than the "
+                f"{self.abort_error_rate:.0%} at which a window is refused. Nothing but the dead letters was written. "
+                "Look at their reasons in etl_dead_letters; mend the source or the contract, then run again."
+            )
+        if self.arrivals.cleared_by == "truncate":
+            return None
+        shrink = self.arrivals.shrink
+        if shrink is not None and shrink.exceeds(self.max_shrink):
+            return (
+                f"{self.attempt}: {shrink.gone:,} of the {shrink.known:,} rows of the last snapshot are not in the "
+                f"source, which holds {shrink.left:,}; max_shrink={self.max_shrink:.0%} allows less, and no source "
+                "may be empty. Nothing was written. Check that the source is whole; if it is, raise max_shrink for "
+                "one run, or, where it really is empty, delete the rows by hand and remove the feed."
+            )
+        if total and not counts.extracted:
+            return (
+                f"{self.attempt}: the extract is empty, and {self.load.table!r} holds {total:,} rows. Empty is not "
+                "deleted: nothing was written. Check the source; if it really is empty, delete the rows by hand."
+            )
+        if total and gone / total > self.max_shrink:
+            return (
+                f"{self.attempt}: {gone:,} of the {total:,} rows of {self.load.table!r} are not in the extract, more "
+                f"than max_shrink={self.max_shrink:.0%} allows. Nothing was written. Check that the source is "
+                "whole; if it is, raise max_shrink for one run."
+            )
+        return None
+
+    def _balance(self, counts: Counts, classes: Classes, gone: int) -> Counts:
+        """The whole sum. A deletion that is derived from what did not come in is a change that was added.
+
+        Raises:
+            ConservationError: it does not add up.
+        """
+        whole = replace(
+            counts,
+            added=counts.added + gone,
+            inserted=classes.new,
+            updated=classes.changed,
+            deleted=classes.deleted + gone,
+            unchanged=classes.unchanged,
+            deduplicated=counts.deduplicated + classes.repeated,
+            stale=classes.stale,
+        )
+        if not whole.balanced:
+            raise ConservationError(
+                f"{self.attempt}: {whole.incoming:,} changes came in and {whole.outcomes:,} have an outcome ({whole}). "
+                "Everything was rolled back. This is a bug in tidegate: please report it with this line."
+            )
+        return whole
+
+    def _settle(self, where: str) -> Entry | None:
+        """What the database says of a commit whose reply was lost; None when it was rolled back."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(TargetUnavailable),
+            stop=stop_after_attempt(_OUTCOME_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            reraise=True,
+        ):
+            with (
+                attempt,
+                self.dialect.translated(where, TargetUnavailable, TargetError),
+                self.dialect.transaction(self.engine) as connection,
+            ):
+                status = attempt_status(connection, self.attempt)
+                return read_entry(connection, self.attempt) if status in ("committed", "refused") else None
+        return None

@@ -1,0 +1,215 @@
+"""The merge: staged rows into the target, as far as the strategy's rights go.
+
+Upsert, Append and Replace are this one merge. It first classifies every staged row against the target, then writes
+what differs, and the number of rows written has to be the number classified.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+
+from tasks.column_types import UtcDateTime
+from tasks.errors import ConservationError
+from tasks.load.strategy import Load
+from tasks.state.dead_letters import DELETED, ROW, key_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Staged rows by what the merge will do with them.
+
+    Attributes:
+        new: their key is not in the target.
+        changed: they differ from the target, and may be written over it.
+        deleted: they are gone from the source, and the target holds their key.
+        unchanged: the target holds them, letter for letter, or a delete finds nothing that it may delete.
+        stale: the target holds a newer version.
+        repeated: they differ from the target, but the strategy never writes over a row.
+        late: those of the new and changed ones that lie before what has been covered already.
+    """
+
+    new: int
+    changed: int
+    deleted: int
+    unchanged: int
+    stale: int
+    repeated: int
+    late: int
+
+
+class Merge:
+    """One merge; every method runs inside the commit's transaction.
+
+    Args:
+        load: the strategy.
+        target: see `target_table`.
+        staged: see `staged_table`.
+        cursor: column that orders the versions of a row, or None.
+        rejected: the attempt's dead letters.
+        cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
+        covered_until: rows with an older cursor are late, UTC; None: no row is.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        target: Table,
+        staged: Table,
+        cursor: str | None,
+        rejected: Table,
+        *,
+        cleared_at: int | None = None,
+        covered_until: datetime | None = None,
+    ) -> None:
+        self.load = load
+        self.target = target
+        self.staged = staged
+        self.cursor = cursor
+        self.rejected = rejected
+        self.cleared_at = cleared_at if load.deletes else None
+        self.covered_until = covered_until
+        self.whole = load.deletes_absent or self.cleared_at is not None
+        self._columns = [column.name for column in target.columns]
+        self._same_key = and_(*(target.c[name] == staged.c[name] for name in load.key))
+        values = [name for name in self._columns if name not in load.key]
+        self._values = values
+        self._differs = or_(false(), *(target.c[name].is_distinct_from(staged.c[name]) for name in values))
+        self._stale: ColumnElement[bool] = (
+            func.coalesce(target.c[cursor] > staged.c[cursor], false())
+            if cursor is not None and load.updates
+            else false()
+        )
+        self._deleted: ColumnElement[bool] = staged.c[DELETED] if DELETED in staged.c else false()
+
+    def deduplicate(self, connection: Connection) -> int:
+        """Leave one row of each key in staging: the newest, or the oldest where rows are never written over.
+
+        Returns:
+            How many rows went, those that were cleared away later included.
+        """
+        cleared = 0
+        if self.cleared_at is not None:
+            cleared = connection.execute(delete(self.staged).where(self.staged.c[ROW] < self.cleared_at)).rowcount
+        key = [self.staged.c[name] for name in self.load.key]
+        repeated = select(literal(1)).select_from(self.staged).group_by(*key).having(func.count() > 1).limit(1)
+        if connection.execute(repeated).first() is None:
+            return cleared
+        order = [self.staged.c[name] for name in ([self.cursor] if self.cursor else []) + [ROW]]
+        newest_first = [column.desc() for column in order]
+        rank = func.row_number().over(partition_by=key, order_by=newest_first if self.load.updates else order)
+        ranked = select(self.staged.c[ROW], rank.label("rank")).subquery("ranked")
+        losers = select(ranked.c[ROW]).where(ranked.c.rank > 1)
+        return cleared + connection.execute(delete(self.staged).where(self.staged.c[ROW].in_(losers))).rowcount
+
+    def classify(self, connection: Connection) -> Classes:
+        """Count the staged rows by what will become of them; their keys are unique by now."""
+        absent = self.target.c[self.load.key[0]].is_(None)
+        kind = case(
+            (self._deleted, case((absent, "unchanged"), else_="deleted" if self.load.deletes else "unchanged")),
+            (absent, literal("new")),
+            (self._stale, literal("stale")),
+            (self._differs, literal("changed" if self.load.updates else "repeated")),
+            else_=literal("unchanged"),
+        ).label("kind")
+        both = self.staged.outerjoin(self.target, self._same_key)
+        joined = select(kind, self._late().label("late")).select_from(both).subquery("classified")
+        rows = connection.execute(
+            select(joined.c.kind, func.count(), func.sum(joined.c.late)).group_by(joined.c.kind)
+        ).all()
+        found: dict[str, int] = {kind: count for kind, count, _ in rows}
+        return Classes(
+            **{name: found.get(name, 0) for name in ("new", "changed", "deleted", "unchanged", "stale", "repeated")},
+            late=sum(int(late) for kind, _, late in rows if kind in ("new", "changed")),
+        )
+
+    def _late(self) -> ColumnElement[int]:
+        if self.cursor is None or self.covered_until is None:
+            return literal(0)
+        cursor = self.staged.c[self.cursor]
+        if not isinstance(cursor.type, UtcDateTime):
+            return literal(0)
+        return case((cursor < literal(self.covered_until, cursor.type), 1), else_=0)
+
+    def absent(self, connection: Connection) -> tuple[int, int]:
+        """Where the staged rows are all there is: how many of the target did not come in, and how many it has.
+
+        A dead letter without a key may be any of them. Under `Replace` nothing is absent then: the next run sees the
+        whole source again. After a marker no other chunk ever will, so what did not come in goes.
+        """
+        if not self.whole:
+            return 0, 0
+        if self.load.deletes_absent:
+            nameless = or_(*(key.is_(None) for key in key_columns(self.rejected)))
+            if connection.execute(select(self.rejected).where(nameless).limit(1)).first() is not None:
+                return 0, 0
+        total = connection.execute(select(func.count()).select_from(self.target)).scalar_one()
+        gone = connection.execute(
+            select(func.count()).select_from(self.target).where(self._did_not_come())
+        ).scalar_one()
+        return gone, total
+
+    def write(self, connection: Connection, classes: Classes, gone: int) -> None:
+        """Write what `classify` and `absent` found.
+
+        Raises:
+            ConservationError: the database wrote another number of rows.
+        """
+        if classes.changed:
+            changed = (
+                update(self.target)
+                .values({name: self.staged.c[name] for name in self._values})
+                .where(self._same_key, self._differs, ~self._stale if self.cursor else true(), *self._alive())
+            )
+            self._expect("updated", connection.execute(changed).rowcount, classes.changed)
+        if classes.new:
+            known = exists().where(self._same_key)
+            rows = select(*(self.staged.c[name] for name in self._columns)).where(~known, *self._alive())
+            statement = insert(self.target).from_select(self._columns, rows)
+            inserted = connection.execute(statement.execution_options(preserve_rowcount=True))
+            self._expect("inserted", inserted.rowcount, classes.new)
+        if classes.deleted:
+            # Not EXISTS: SQLite would look through all of staging for every row of the target.
+            gone_keys = select(*(self.staged.c[name] for name in self.load.key)).where(self._deleted)
+            key = tuple_(*(self.target.c[name] for name in self.load.key))
+            deleted = delete(self.target).where(key.in_(gone_keys))
+            self._expect("deleted", connection.execute(deleted).rowcount, classes.deleted)
+        if gone:
+            self._expect("deleted", connection.execute(delete(self.target).where(self._did_not_come())).rowcount, gone)
+
+    def _alive(self) -> list[ColumnElement[bool]]:
+        return [~self._deleted] if DELETED in self.staged.c else []
+
+    def _did_not_come(self) -> ColumnElement[bool]:
+        """Target rows whose key is neither staged nor among the dead letters."""
+        staged = self.staged.alias("arrived")
+        came = exists().where(and_(*(staged.c[name] == self.target.c[name] for name in self.load.key)))
+        pairs = zip(key_columns(self.rejected), self.load.key, strict=True)
+        rejected = exists().where(and_(*(column == self.target.c[name] for column, name in pairs)))
+        if self.cleared_at is not None:
+            rejected = rejected.where(self.rejected.c[ROW] > self.cleared_at)
+        return and_(~came, ~rejected)
+
+    def _expect(self, done: str, rows: int, expected: int) -> None:
+        if rows != expected:
+            raise ConservationError(
+                f"{self.target.fullname}: {rows:,} rows were {done} where {expected:,} were classified so; everything "
+                f"was rolled back. Is its key {tuple(self.load.key)} unique, and does nothing else write to it?"
+            )

@@ -1,0 +1,36 @@
+"""`Replace`: the target becomes what the source is now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.errors import ConfigError
+from tasks.load.strategy import checked_key
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Make the target equal to the extract, writing only what differs, so that readers notice nothing.
+
+    A row that is absent from the extract is deleted. A row that came in but was rejected is not absent: the
+    target keeps its last good version.
+
+    Attributes:
+        connection: name of the target database.
+        table: target table, `name` or `schema.name`; created from the contract when absent.
+        key: columns that identify a row; NULL in one of them rejects the row.
+        max_shrink: largest share of the target, 0 to 1, that one run may delete before it is refused.
+    """
+
+    connection: str
+    table: str
+    key: Sequence[str]
+    max_shrink: float = 0.5
+
+    updates = True
+    deletes = True
+    deletes_absent = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", checked_key("Replace", self.table, self.key))
+        if not 0 <= self.max_shrink <= 1:
+            raise ConfigError(f"Replace into {self.table!r}: max_shrink is a share from 0 to 1, got {self.max_shrink}.")

@@ -1,0 +1,54 @@
+"""`Load`: what the merge asks of a write strategy.
+
+`Upsert`, `Append` and `Replace` are one merge (`merge.py`) with another scope and other rights; each class says
+only what it allows.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tasks.errors import ConfigError
+
+
+class Load(Protocol):
+    """A declaration of where to write and how. Frozen, comparable, without secrets."""
+
+    @property
+    def connection(self) -> str:
+        """Name of the target database; see `tasks.connections`."""
+
+    @property
+    def table(self) -> str:
+        """The target, `name` or `schema.name`; created from the contract when absent."""
+
+    @property
+    def key(self) -> Sequence[str]:
+        """Columns that identify a row; NULL in one of them rejects the row."""
+
+    @property
+    def updates(self) -> bool:
+        """Whether a row whose key is in the target already may be written over."""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether a row is deleted when a feed says that it is gone; else it stays, and the delete changes nothing."""
+
+    @property
+    def deletes_absent(self) -> bool:
+        """Whether a target row that did not come in is deleted."""
+
+    @property
+    def max_shrink(self) -> float:
+        """Largest share of the target, 0 to 1, that one run may delete."""
+
+
+def checked_key(strategy: str, table: str, key: Sequence[str]) -> tuple[str, ...]:
+    """`key` as a tuple.
+
+    Raises:
+        ConfigError: no column, or one twice.
+    """
+    columns = (key,) if isinstance(key, str) else tuple(key)
+    if not columns or len(set(columns)) != len(columns):
+        raise ConfigError(f"{strategy} into {table!r} needs a key of one or more different columns, got {key!r}.")
+    return columns

@@ -1,0 +1,29 @@
+"""`Upsert`: insert what is new, write over what differs and is not older."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.load.strategy import checked_key
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """Insert new keys; write over known ones only where they differ and are not older; delete those a feed deletes.
+
+    Attributes:
+        connection: name of the target database.
+        table: target table, `name` or `schema.name`; created from the contract when absent.
+        key: columns that identify a row; NULL in one of them rejects the row.
+    """
+
+    connection: str
+    table: str
+    key: Sequence[str]
+
+    updates = True
+    deletes = True
+    deletes_absent = False
+    max_shrink = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", checked_key("Upsert", self.table, self.key))

@@ -1,0 +1,48 @@
+"""`Pipeline`: the declaration of one flow of data; `run_pipeline`: how it is carried out.
+
+A flow file imports everything it declares with from here.
+"""
+
+from datetime import datetime
+
+from tasks.declaration import Pipeline, Sla
+from tasks.report import RunReport
+from tasks.run import Run
+from tasks.transform.references import References
+
+__all__ = ["Pipeline", "References", "Sla", "remove_feed", "run_pipeline"]
+
+
+def run_pipeline(
+    pipeline: Pipeline, start: datetime | None = None, end: datetime | None = None, *, full_refresh: bool = False
+) -> RunReport:
+    """Sync what changed since the watermark, replay `[start, end)`, or read everything anew.
+
+    Inside a Prefect flow run, every phase is a task run, and the report is an artifact and an event; outside of one
+    it works the same without them.
+
+    Args:
+        pipeline: what to run.
+        start: first instant of an explicit window over the cursor, UTC if naive; None for an incremental run.
+        end: first instant that is left out; None is as far as is proven.
+        full_refresh: forget the watermark, and read the source from its beginning; a feed takes a new snapshot.
+
+    Returns:
+        What was committed.
+
+    Raises:
+        TidegateError: see `tasks.errors`; nothing of the window that raised is in the target.
+    """
+    return Run(pipeline).run(start, end, full_refresh=full_refresh)
+
+
+def remove_feed(pipeline: Pipeline) -> None:
+    """Take away what the feed of `pipeline` has made at its source: slot, publication, change log, triggers.
+
+    Its target keeps its rows. The next run would begin anew, with a snapshot.
+
+    Raises:
+        ConfigError: its extract is no feed.
+        TidegateError: see `tasks.errors`; call it again.
+    """
+    Run(pipeline).remove_feed()

@@ -1,0 +1,82 @@
+"""`Plan`: which windows a run reads."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.announce import say_clipped, say_stalled
+from tasks.declaration import Pipeline
+from tasks.errors import ConfigError
+from tasks.extract.feed import Feed
+from tasks.state.attempts import Kind
+from tasks.state.watermarks import Watermark
+from tasks.window import Window, to_utc
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The windows of a run, in the order they are committed.
+
+    Attributes:
+        kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not) or `changes` (a feed goes
+            on from its position; its one window stands for as many chunks as it has).
+        windows: half-open, UTC.
+    """
+
+    kind: Kind
+    windows: tuple[Window, ...]
+
+
+def plan(
+    pipeline: Pipeline, seen: Watermark, start: datetime | None, end: datetime | None, *, full_refresh: bool = False
+) -> Plan:
+    """What to read. The source's bound is read here, so before the extract takes its snapshot.
+
+    Args:
+        pipeline: what to run.
+        seen: its watermark.
+        start: first instant of an explicit window, UTC if naive; with `end` None too, the run is incremental.
+        end: first instant that is left out; clipped to the bound.
+        full_refresh: read everything up to the bound, whatever the watermark says.
+
+    Raises:
+        ConfigError: an explicit window for a feed or an extract without a cursor, or one that ends before it starts.
+        SourceUnavailable: the source did not tell its bound.
+        SourceError: it refused to.
+    """
+    extract = pipeline.extract
+    explicit = start is not None or end is not None
+    if explicit and full_refresh:
+        raise ConfigError(
+            f"{pipeline.name}: a full refresh reads everything, and start and end a range: give one of the two."
+        )
+    if isinstance(extract, Feed):
+        if explicit:
+            raise ConfigError(
+                f"{pipeline.name}: {extract.dataset!r} is followed from a position, and has no past to read a range "
+                "of. Run it without start and end, or with full_refresh for a new snapshot."
+            )
+        return Plan("changes", (Window(),))
+    if extract.cursor is None:
+        if explicit:
+            raise ConfigError(
+                f"{pipeline.name}: {extract.dataset!r} is read whole, without a cursor, so there is no past to read a "
+                "range of. Run it without start and end; it takes a new snapshot."
+            )
+        return Plan("full", (Window(),))
+    asked = Window.parse(start, end)
+    bound = extract.bound()
+    assert bound is not None, "an extract with a cursor has a bound"
+    if explicit:
+        window = asked.clip(bound)
+        if asked.end is not None and window != asked:
+            say_clipped(pipeline, asked, bound)
+        return Plan("explicit", _split(pipeline, window))
+    if seen.covered_until is not None and bound <= seen.covered_until:
+        say_stalled(pipeline, bound)
+    known = None if full_refresh else seen.value
+    begin = extract.initial if known is None else known - extract.lookback
+    return Plan("incremental", _split(pipeline, Window(None if begin is None else min(to_utc(begin), bound), bound)))
+
+
+def _split(pipeline: Pipeline, window: Window) -> tuple[Window, ...]:
+    return (window,) if pipeline.split is None else tuple(window.split(pipeline.split))

@@ -1,0 +1,49 @@
+"""The only reader of the environment.
+
+| variable | meaning |
+|---|---|
+| `TIDEGATE_<NAME>_URL` | the database or API called `<name>` in a declaration |
+| `TIDEGATE_HOME` | where the embedded PostgreSQL and the demo keep their files; `.tidegate` by default |
+| `TIDEGATE_CODE_VERSION` | the version written to the ledger; the installed package's by default |
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tasks.errors import redact, remember_secret
+
+__all__ = ["api_server_known", "code_version", "connection_url", "home", "url_variable"]
+
+
+def url_variable(connection: str) -> str:
+    """The environment variable that holds the URL of `connection`."""
+    return f"TIDEGATE_{connection.upper().replace('-', '_')}_URL"
+
+
+def connection_url(connection: str) -> str | None:
+    """The URL of `connection` from the environment, or None; its password is masked from then on."""
+    url = os.environ.get(url_variable(connection))
+    if url and "@" in url:
+        credentials = url.split("://", 1)[-1].rsplit("@", 1)[0]
+        remember_secret(credentials.partition(":")[2])
+    return url or None
+
+
+def home() -> Path:
+    """The folder for everything tidegate keeps on this machine."""
+    return Path(os.environ.get("TIDEGATE_HOME", ".tidegate")).absolute()
+
+
+def code_version() -> str:
+    """The version that the ledger records."""
+    try:
+        installed = version("tidegate")
+    except PackageNotFoundError:
+        installed = "unknown"
+    return redact(os.environ.get("TIDEGATE_CODE_VERSION") or installed)
+
+
+def api_server_known() -> bool:
+    """Whether a Prefect server is named; without one, asking for a block would start a server of its own."""
+    return bool(os.environ.get("PREFECT_API_URL"))

@@ -1,0 +1,140 @@
+"""Dead letters: rows that broke the contract or a reference, kept until a good version arrives."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    MetaData,
+    Table,
+    Text,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from tasks.column_types import UTC_TIMESTAMP, UtcDateTime, sql_type
+from tasks.dialects.dialect import Dialect
+from tasks.state.attempts import Attempt
+from tasks.state.tables import dead_letters
+
+ROW = "etl_row"
+"""The number of a row in its window; unique there. See `Contract`."""
+
+DELETED = "etl_deleted"
+"""Whether a staged row is one that is gone from the source; only its key is filled then."""
+
+
+def rejected_schema(key: pa.Schema) -> pa.Schema:
+    """Columns of a batch of dead letters on their way in.
+
+    Args:
+        key: the key columns of the target with their types; they become `key_0`, `key_1`, …, NULL where unknown.
+    """
+    return pa.schema(
+        [
+            pa.field(ROW, pa.int64()),
+            *(pa.field(f"key_{position}", field.type) for position, field in enumerate(key)),
+            pa.field("cursor_value", UTC_TIMESTAMP),
+            pa.field("record", pa.string()),
+            pa.field("record_types", pa.string()),
+            pa.field("record_hash", pa.string()),
+            pa.field("reasons", pa.string()),
+        ]
+    )
+
+
+def rejected_table(name: str, key: pa.Schema) -> Table:
+    """The staging table of an attempt's dead letters, with the columns of `rejected_schema`."""
+    columns = [
+        Column(field.name, BigInteger if field.name == ROW else sql_type(field.type)) for field in rejected_schema(key)
+    ]
+    return Table(name, MetaData(), *columns)
+
+
+def key_columns(rejected: Table) -> list[ColumnElement[Any]]:
+    """The key columns of a rejected table, in order."""
+    return [column for column in rejected.columns if column.name.startswith("key_")]
+
+
+def file_letters(
+    connection: Connection, dialect: Dialect, attempt: Attempt, rejected: Table, contract: str, now: datetime
+) -> None:
+    """Write an attempt's dead letters; a row seen before updates its letter, and opens it again.
+
+    Two bad versions of one row in a window leave one letter, the newest.
+    """
+    keys = key_columns(rejected)
+    row_key = case(
+        (and_(*(column.is_not(None) for column in keys)), dialect.key_text(keys)),
+        else_=literal("record:", Text) + rejected.c.record_hash,
+    )
+    keyed = select(rejected, row_key.label("row_key")).subquery("keyed")
+    rank = func.row_number().over(
+        partition_by=keyed.c.row_key,
+        order_by=[keyed.c.cursor_value.is_(None), keyed.c.cursor_value.desc(), keyed.c[ROW].desc()],
+    )
+    ranked = select(keyed, rank.label("rank")).subquery("ranked")
+    newest = select(ranked).where(ranked.c.rank == 1).subquery("newest")
+    seen = {
+        "run_id": literal(attempt.run_id),
+        "window_start": literal(attempt.window.start, dead_letters.c.window_start.type),
+        "window_end": literal(attempt.window.end, dead_letters.c.window_end.type),
+        "cursor_value": newest.c.cursor_value,
+        "record": newest.c.record,
+        "record_types": newest.c.record_types,
+        "reasons": newest.c.reasons,
+        "contract": literal(contract),
+        "last_seen": literal(now, dead_letters.c.last_seen.type),
+        "status": literal("open"),
+    }
+    connection.execute(
+        update(dead_letters)
+        .where(dead_letters.c.pipeline == attempt.pipeline, dead_letters.c.row_key == newest.c.row_key)
+        .values(**seen, times_seen=dead_letters.c.times_seen + 1, closed_run_id=None, closed_at=None)
+    )
+    first = {
+        **seen,
+        "pipeline": literal(attempt.pipeline),
+        "row_key": newest.c.row_key,
+        "first_seen": literal(now, dead_letters.c.first_seen.type),
+        "times_seen": literal(1),
+    }
+    known = exists().where(dead_letters.c.pipeline == attempt.pipeline, dead_letters.c.row_key == newest.c.row_key)
+    connection.execute(
+        insert(dead_letters).from_select(list(first), select(*first.values()).select_from(newest).where(~known))
+    )
+
+
+def close_letters(
+    connection: Connection,
+    dialect: Dialect,
+    attempt: Attempt,
+    staged: Table,
+    key: Sequence[str],
+    cursor: str | None,
+    now: datetime,
+) -> None:
+    """Close the open letters of rows that arrived good, at least as new as the bad version."""
+    mine = [dead_letters.c.pipeline == attempt.pipeline, dead_letters.c.status == "open"]
+    if connection.execute(select(dead_letters.c.letter).where(*mine).limit(1)).first() is None:
+        return
+    arrived = exists().where(dialect.key_text([staged.c[column] for column in key]) == dead_letters.c.row_key)
+    if cursor is not None and isinstance(staged.c[cursor].type, UtcDateTime):
+        arrived = arrived.where(
+            or_(dead_letters.c.cursor_value.is_(None), staged.c[cursor] >= dead_letters.c.cursor_value)
+        )
+    connection.execute(
+        update(dead_letters).where(*mine, arrived).values(status="closed", closed_run_id=attempt.run_id, closed_at=now)
+    )

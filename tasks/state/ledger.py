@@ -1,0 +1,81 @@
+"""The ledger: one row for each attempt, with every term of the conservation sum."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from tasks.counts import Counts
+from tasks.state.attempts import Attempt, Status
+from tasks.state.tables import COUNTS, runs
+from tasks.window import to_utc
+
+PHASES = ("extract", "validate", "stage", "commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the ledger says of a finished attempt; durations in seconds, times in UTC.
+
+    Attributes:
+        status: how it ended.
+        counts: what became of every change.
+        warned: rows loaded although a reference declared `on_missing="warn"` is missing.
+        seconds: from opening to the commit.
+        phases: seconds by phase: extract, validate, stage (these overlap) and commit.
+        watermark: highest cursor extracted in this window.
+        message: why it was refused, or None.
+        position: where a feed had come to, or None.
+        late: rows that only the lookback caught.
+        null_cursors: source rows that are in no window, having no cursor.
+    """
+
+    status: Status
+    counts: Counts
+    warned: int
+    seconds: float
+    phases: dict[str, float]
+    watermark: datetime | None
+    message: str | None = None
+    position: str | None = None
+    late: int = 0
+    null_cursors: int = 0
+
+
+def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: datetime) -> None:
+    """Complete the attempt's row, inside its commit."""
+    connection.execute(
+        update(runs)
+        .where(runs.c.attempt == attempt.token)
+        .values(
+            status=entry.status,
+            message=entry.message,
+            warned=entry.warned,
+            error_rate=entry.counts.error_rate,
+            seconds=entry.seconds,
+            watermark=None if entry.watermark is None else entry.watermark.isoformat(),
+            finished_at=now,
+            position=entry.position,
+            late=entry.late,
+            null_cursors=entry.null_cursors,
+            **entry.counts.as_dict(),
+            **{f"{phase}_seconds": seconds for phase, seconds in entry.phases.items()},
+        )
+    )
+
+
+def read_entry(connection: Connection, attempt: Attempt) -> Entry:
+    """The entry of an attempt that has one."""
+    row = connection.execute(select(runs).where(runs.c.attempt == attempt.token)).one()._mapping
+    return Entry(
+        status=row["status"],
+        counts=Counts(**{name: row[name] for name in COUNTS}),
+        warned=row["warned"],
+        seconds=row["seconds"],
+        phases={phase: row[f"{phase}_seconds"] for phase in PHASES},
+        watermark=None if row["watermark"] is None else to_utc(row["watermark"]),
+        message=row["message"],
+        position=row["position"],
+        late=row["late"] or 0,
+        null_cursors=row["null_cursors"] or 0,
+    )

@@ -1,0 +1,122 @@
+"""tidegate's own tables. They live in the target database, so that one transaction covers them and the rows.
+
+| table | one row for each | says |
+|---|---|---|
+| `etl_targets` | target table | nothing; a commit locks it |
+| `etl_watermarks` | pipeline | how far it has come |
+| `etl_feeds` | pipeline that goes on from a position | its name at the source |
+| `etl_windows` | attempt at a window | whether it still may commit |
+| `etl_runs` | attempt at a window | what happened, in numbers: the ledger |
+| `etl_dead_letters` | bad row of a pipeline | the raw record and every rule it broke |
+
+The migrations in `migrations/` make them; a test holds the two against each other.
+"""
+
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+from tasks.column_types import UtcDateTime
+from tasks.counts import Counts
+
+metadata = MetaData()
+
+targets = Table(
+    "etl_targets",
+    metadata,
+    Column("target", String(255), primary_key=True),
+)
+
+watermarks = Table(
+    "etl_watermarks",
+    metadata,
+    Column("pipeline", String(255), primary_key=True),
+    Column("watermark", Text, comment="Highest cursor extracted, ISO 8601 in UTC"),
+    Column("covered_until", UtcDateTime, comment="Source time below which nothing can change any more"),
+    Column("version", Integer, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("position", Text, comment="How far a feed has come, in the source's own terms"),
+)
+
+feeds = Table(
+    "etl_feeds",
+    metadata,
+    Column("pipeline", String(255), primary_key=True),
+    Column("name", String(63), nullable=False, comment="What its slot, publication or change log is called"),
+)
+
+windows = Table(
+    "etl_windows",
+    metadata,
+    Column("attempt", String(32), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("pipeline", String(255), nullable=False),
+    Column("target", String(255), nullable=False),
+    Column("kind", String(16), nullable=False, comment="full, incremental, explicit or changes"),
+    Column("window_start", UtcDateTime),
+    Column("window_end", UtcDateTime),
+    Column("status", String(16), nullable=False),
+    Column("owner", Text, nullable=False, comment="The process that holds the attempt"),
+    Column("opened_at", UtcDateTime, nullable=False, comment="Target clock before the first row was read"),
+    Column("read_at", UtcDateTime, comment="Target clock after the last row was read"),
+    Column("finished_at", UtcDateTime),
+    Index("etl_windows_by_pipeline", "pipeline", "status"),
+    Index("etl_windows_by_target", "target", "status"),
+)
+
+COUNTS = tuple(Counts().as_dict())
+
+runs = Table(
+    "etl_runs",
+    metadata,
+    Column("attempt", String(32), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("pipeline", String(255), nullable=False),
+    Column("target", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("window_start", UtcDateTime),
+    Column("window_end", UtcDateTime),
+    Column("status", String(16), nullable=False),
+    Column("message", Text),
+    *(Column(name, BigInteger) for name in COUNTS),
+    Column("warned", BigInteger, comment="Rows loaded although a reference with on_missing='warn' is missing"),
+    Column("error_rate", Double),
+    Column("seconds", Double, comment="From opening to the end of the commit"),
+    Column("extract_seconds", Double),
+    Column("validate_seconds", Double),
+    Column("stage_seconds", Double),
+    Column("commit_seconds", Double),
+    Column("watermark", Text),
+    Column("flow_run_id", String(36)),
+    Column("code_version", Text),
+    Column("contract", String(64), comment="Fingerprint of schema and transform"),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("position", Text, comment="Where a feed had come to"),
+    Column("late", BigInteger, comment="Rows that only the lookback caught"),
+    Column("null_cursors", BigInteger, comment="Source rows that are in no window, having no cursor"),
+    Index("etl_runs_by_pipeline", "pipeline", "started_at"),
+    Index("etl_runs_by_run", "run_id"),
+)
+
+dead_letters = Table(
+    "etl_dead_letters",
+    metadata,
+    Column("letter", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("pipeline", String(255), nullable=False),
+    Column("row_key", Text().with_variant(String(512), "mysql", "mariadb"), nullable=False),
+    Column("status", String(16), nullable=False, comment="open or closed"),
+    Column("run_id", String(32), nullable=False, comment="The run that saw it last"),
+    Column("window_start", UtcDateTime),
+    Column("window_end", UtcDateTime),
+    Column("cursor_value", UtcDateTime, comment="The row's cursor; a good row at least as new closes the letter"),
+    Column("record", Text, nullable=False, comment="The raw record, JSON"),
+    Column("record_types", Text, nullable=False, comment="Arrow type of every field of the record, JSON"),
+    Column("reasons", Text, nullable=False, comment="Every rule it broke: rule, column, value; JSON"),
+    Column("contract", String(64), nullable=False, comment="Fingerprint of the schema and transform that judged it"),
+    Column("first_seen", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime, nullable=False),
+    Column("times_seen", Integer, nullable=False),
+    Column("closed_run_id", String(32)),
+    Column("closed_at", UtcDateTime),
+    UniqueConstraint("pipeline", "row_key", name="etl_dead_letters_row"),
+    Index("etl_dead_letters_by_status", "pipeline", "status"),
+)

@@ -1,0 +1,136 @@
+"""Judging a batch of changes: rows by the contract, deletes by their key, markers by what they clear away."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.change_columns import OPERATION
+from tasks.column_types import UTC_TIMESTAMP
+from tasks.errors import ContractError
+from tasks.state.dead_letters import DELETED, ROW, rejected_schema
+from tasks.transform.columns import as_frame, cast_column
+from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
+from tasks.transform.record import encode
+
+_SIBLING = (1 << SIBLINGS) - 1
+
+
+def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
+    """What `Contract.judge` does, for a batch of a feed.
+
+    Args:
+        contract: the judge of the rows.
+        raw: changes, in order, with the columns of `tasks.change_columns`; without them all rows are there now.
+        first: number of the first of them in the window.
+
+    Returns:
+        The good rows, `etl_deleted` telling which of them are gone; of those only the key is filled.
+
+    Raises:
+        ContractError: see `Contract.judge`.
+    """
+    if OPERATION not in raw.column_names:
+        judged = contract.judge(raw, first)
+        return replace(judged, valid=_flagged(judged.valid, deleted=False))
+    operations = raw.column(OPERATION)
+    deletes = np.flatnonzero(pc.equal(operations, "delete"))
+    markers = np.flatnonzero(pc.is_in(operations, pa.array(["truncate", "snapshot"])))
+    rows = np.setdiff1d(np.arange(raw.num_rows), np.concatenate([deletes, markers]), assume_unique=True)
+    parts = []
+    if len(rows):
+        judged = contract.judge(raw if len(rows) == raw.num_rows else raw.take(pa.array(rows)), 0)
+        parts.append(replace(judged, valid=_flagged(judged.valid, deleted=False)))
+    if len(deletes):
+        parts.append(_judge_deletes(contract, raw.take(pa.array(deletes))))
+    numbers = [places for places in (rows, deletes) if len(places)]
+    valid = [_renumbered(part.valid, first + places) for part, places in zip(parts, numbers, strict=True)]
+    rejected = [_renumbered(part.rejected, first + places) for part, places in zip(parts, numbers, strict=True)]
+    last = int(markers[-1]) if len(markers) else None
+    return Judged(
+        valid=pa.concat_tables(valid) if valid else contract.columns.empty_table(),
+        rejected=pa.concat_tables(rejected) if rejected else rejected_schema(contract.key_schema).empty_table(),
+        added=sum(part.added for part in parts),
+        filtered=sum(part.filtered for part in parts),
+        markers=len(markers),
+        cleared_at=None if last is None else (first + last) << SIBLINGS,
+        cleared_by=None if last is None else operations[last].as_py(),
+    )
+
+
+def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
+    """Deletes: their key as the transform makes it, else as the source calls it; without one they are dead letters.
+
+    A deleted row may be all NULL but for its key, so no rule is asked, and a transform may well drop it or raise on it.
+    """
+    frame = as_frame(raw)
+    made = _transformed(contract, frame)
+    passports: npt.NDArray[np.int64] = np.asarray(made.index, dtype=np.int64)
+    left = np.setdiff1d(np.arange(len(frame)), passports)
+    keys = pa.concat_tables([_keys(contract, made), _keys(contract, frame.iloc[left])])
+    passports = np.concatenate([passports, left])
+    siblings = pd.Series(passports).groupby(passports).cumcount().to_numpy(dtype=np.int64)
+    numbers = (passports << SIBLINGS) + siblings
+    known = np.ones(len(passports), dtype=bool)
+    for column in keys.columns:
+        known &= np.asarray(column.is_valid())
+    nameless = np.flatnonzero(~known)
+    reasons = [
+        encode([{"rule": "a delete has its key", "column": name, "value": None} for name in contract.key])
+        for _ in nameless
+    ]
+    rejected = letters(
+        raw,
+        passports[nameless].tolist(),
+        numbers[nameless],
+        keys.take(pa.array(nameless)).columns,
+        pa.nulls(len(nameless), UTC_TIMESTAMP),
+        reasons,
+    )
+    found = keys.filter(pa.array(known))
+    columns = {name: found.column(name) if name in contract.key else pa.nulls(len(found), kind)
+               for name, kind in zip(contract.columns.names, contract.columns.types, strict=True)}  # fmt: skip
+    valid = pa.table({ROW: pa.array(numbers[known], pa.int64()), **columns})
+    return Judged(_flagged(valid, deleted=True), rejected, added=len(passports) - len(np.unique(passports)), filtered=0)
+
+
+def _transformed(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
+    """What the transform makes of deletes, as far as it can be used: it has the index it was given, and every key."""
+    nothing = frame.iloc[:0]
+    if contract.transform is None:
+        return nothing
+    try:
+        made = contract.transform(frame.copy(deep=False))
+    except Exception:
+        return nothing
+    usable = (
+        isinstance(made, pd.DataFrame)
+        and set(contract.key) <= set(made.columns)
+        and (made.empty or (pd.api.types.is_integer_dtype(made.index.dtype) and made.index.isin(frame.index).all()))
+    )
+    return made[made[list(contract.key)].notna().all(axis=1)] if usable else nothing
+
+
+def _keys(contract: Contract, frame: pd.DataFrame) -> pa.Table:
+    arrays = []
+    for field in contract.key_schema:
+        try:
+            arrays.append(cast_column(frame[field.name].reset_index(drop=True), field.type, contract.pipeline).values)
+        except (KeyError, ContractError):
+            arrays.append(pa.nulls(len(frame), field.type))
+    fields = [field.with_nullable(True) for field in contract.key_schema]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _flagged(valid: pa.Table, *, deleted: bool) -> pa.Table:
+    return valid.append_column(DELETED, pa.array(np.full(valid.num_rows, deleted)))
+
+
+def _renumbered(rows: pa.Table, numbers: npt.NDArray[np.int64]) -> pa.Table:
+    """`rows`, numbered by their place in a part of the batch, with the numbers those places have in the window."""
+    own = rows.column(ROW).to_numpy()
+    places = (numbers[own >> SIBLINGS] << SIBLINGS) | (own & _SIBLING)
+    return rows.set_column(rows.schema.get_field_index(ROW), ROW, pa.array(places, pa.int64()))

@@ -1,0 +1,202 @@
+"""`WindowRun`: one attempt at one window: open, read and stage, commit, and clear away."""
+
+import contextlib
+import time
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy.schema import CreateTable
+
+from tasks import settings
+from tasks.announce import announce_notices, announce_window, raise_error_rate, say_not_acknowledged, say_null_cursors
+from tasks.assembly import Assembly
+from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
+from tasks.extract.changes import cursor_values
+from tasks.extract.feed import Chunk, Difference, Feed
+from tasks.extract.window_chunk import WindowChunk
+from tasks.load.commit import Arrivals, Commit
+from tasks.load.target import staged_table
+from tasks.observe.context import as_task, flow_run_id, logger
+from tasks.report import WindowReport
+from tasks.spool import Spool
+from tasks.state.attempts import Attempt, Kind, Status, close_attempt, drop_staging, open_attempt, sweep
+from tasks.state.dead_letters import rejected_table
+from tasks.state.watermarks import Watermark, read_watermark
+from tasks.streaming import stream
+from tasks.transform.changes import judge_changes
+from tasks.transform.contract import Judged
+from tasks.transform.references import ReferenceCheck
+from tasks.window import Window
+
+
+class WindowRun:
+    """One attempt at one window, or at one chunk of a feed.
+
+    Args:
+        assembly: the pipeline and its parts.
+        run_id: the run it belongs to.
+        kind: how it is recorded, and whether it moves the watermark.
+        window: what to read; unbounded for a feed.
+    """
+
+    def __init__(self, assembly: Assembly, run_id: str, kind: Kind, window: Window) -> None:
+        self.parts = assembly
+        self.pipeline = assembly.pipeline
+        self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, kind, window)
+        contract = assembly.contract
+        self.staged = staged_table(self.attempt.staged_table, contract.columns, changes=assembly.feed is not None)
+        self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
+
+    def run(self, *, afresh: bool = False) -> WindowReport:
+        """Read, stage and commit.
+
+        Args:
+            afresh: a feed forgets its position, and begins with a snapshot.
+
+        Raises:
+            RetriableError: another attempt may succeed.
+            GuardRefused: only the dead letters were committed.
+            TidegateError: see `tasks.errors`; nothing was committed.
+        """
+        began = time.monotonic()
+        self._sweep()
+        with contextlib.ExitStack() as stack:
+            opened_at, seen = self._open(stack)
+            stack.callback(self._drop_staging)
+            try:
+                self._create_staging()
+                chunk = stack.enter_context(self._chunk(None if afresh else seen.position))
+                spool = stack.enter_context(Spool()) if self.pipeline.references else None
+                arrivals = self._receive(chunk, spool, opened_at)
+                entry = as_task("commit", self._commit(chunk, spool, arrivals, seen, began).run)()
+            except BaseException as error:
+                self._record_failure(error)
+                raise
+            if entry.status == "committed":
+                self._acknowledge(chunk)
+        done = WindowReport(self.attempt, entry, chunk.more, chunk.source_clock, arrivals.covered_until)
+        announce_window(done)
+        if entry.status == "refused":
+            body = {"run_id": self.attempt.run_id, "window": str(self.attempt.window)}
+            raise_error_rate(self.pipeline, entry.counts, body)
+            raise GuardRefused(entry.message or "refused")
+        return done
+
+    def _sweep(self) -> None:
+        """Clear away what dead attempts left, this run's own included."""
+        name = self.pipeline.name
+        with self.parts.target_errors(name):
+            for token in sweep(self.parts.engine, self.parts.dialect, name):
+                logger().warning("%s: attempt %s died before it could commit.", name, token)
+
+    def _open(self, stack: contextlib.ExitStack) -> tuple[datetime, Watermark]:
+        """Hold the attempt and write its `running` rows; the target's clock and the watermark at that moment."""
+        details = {
+            "flow_run_id": flow_run_id(),
+            "code_version": settings.code_version(),
+            "contract": self.parts.contract.fingerprint,
+        }
+        with self.parts.target_errors(str(self.attempt)):
+            owner = stack.enter_context(self.parts.dialect.hold(self.parts.engine, self.attempt.token))
+            with self.parts.dialect.transaction(self.parts.engine) as connection:
+                now = self.parts.dialect.clock(connection)
+                seen = read_watermark(connection, self.attempt.pipeline)
+                open_attempt(connection, self.attempt, owner, now, details)
+        return now, seen
+
+    def _create_staging(self) -> None:
+        parts = self.parts
+        with parts.target_errors(str(self.attempt)), parts.dialect.transaction(parts.engine) as connection:
+            connection.execute(CreateTable(self.staged))
+            connection.execute(CreateTable(self.rejected))
+
+    def _chunk(self, position: str | None) -> contextlib.AbstractContextManager[Chunk]:
+        """What this attempt reads."""
+        extract = self.pipeline.extract
+        if isinstance(extract, Feed):
+            return extract.open(self.parts.home(self.attempt.token), position)
+        return contextlib.nullcontext(WindowChunk(extract, self.attempt.window))
+
+    def _receive(self, chunk: Chunk, spool: Spool | None, opened_at: datetime) -> Arrivals:
+        """Read and stage everything the chunk has."""
+
+        def stage(judged: Judged) -> None:
+            with self.parts.target_errors(str(self.attempt)):
+                for table, rows in ((self.staged, judged.valid), (self.rejected, judged.rejected)):
+                    if rows.num_rows:
+                        self.parts.dialect.write(self.parts.engine, table, rows)
+
+        extract = self.pipeline.extract
+        judge, cursor_of, null_cursors = self.parts.contract.judge, None, 0
+        if isinstance(extract, Feed):
+            judge = partial(judge_changes, self.parts.contract)
+        elif extract.cursor is not None:
+            cursor_of = partial(cursor_values, cursor=extract.cursor, source=f"{extract.connection} {extract.dataset}")
+        streamed = stream(chunk.batches(), judge, cursor_of, stage, spool, as_task)
+        if self.attempt.kind == "incremental" and not isinstance(extract, Feed):
+            null_cursors = extract.null_cursors()
+            if null_cursors:
+                say_null_cursors(self.pipeline, null_cursors)
+        return Arrivals(
+            **vars(streamed),
+            opened_at=opened_at,
+            read_at=self._clock(),
+            position=chunk.position,
+            covered_until=opened_at if self.attempt.kind == "full" else chunk.covered_until,
+            null_cursors=null_cursors,
+            shrink=chunk.shrink if isinstance(chunk, Difference) else None,
+        )
+
+    def _commit(self, chunk: Chunk, spool: Spool | None, arrivals: Arrivals, seen: Watermark, began: float) -> Commit:
+        pipeline, parts = self.pipeline, self.parts
+        check = ReferenceCheck(
+            pipeline.references, pipeline.load.key, parts.contract.time_cursor, self.staged, self.rejected, spool
+        )
+        return Commit(
+            engine=parts.engine,
+            dialect=parts.dialect,
+            attempt=self.attempt,
+            load=pipeline.load,
+            cursor=pipeline.extract.cursor,
+            target=parts.target,
+            staged=self.staged,
+            rejected=self.rejected,
+            arrivals=arrivals,
+            seen=None if self.attempt.kind == "explicit" else seen,
+            contract=parts.contract.fingerprint,
+            abort_error_rate=pipeline.sla.abort_error_rate,
+            max_shrink=parts.feed.max_shrink if parts.feed else pipeline.load.max_shrink,
+            remember=chunk.remember,
+            reject=check.reject,
+            warn=check.warn,
+            began=began,
+        )
+
+    def _acknowledge(self, chunk: Chunk) -> None:
+        """Best effort: the rows are committed, whatever the source says to it."""
+        try:
+            chunk.acknowledge()
+            announce_notices(self.pipeline, chunk.notices())
+        except TidegateError as error:
+            say_not_acknowledged(self.pipeline, error)
+
+    def _clock(self) -> datetime:
+        with self.parts.target_errors(str(self.attempt)), self.parts.engine.connect() as connection:
+            return self.parts.dialect.clock(connection)
+
+    def _drop_staging(self) -> None:
+        """Best effort: what stays behind is swept by the pipeline's next run."""
+        with contextlib.suppress(TidegateError), self.parts.target_errors(str(self.attempt)):
+            drop_staging(self.parts.engine, self.parts.dialect, self.attempt.token)
+
+    def _record_failure(self, error: BaseException) -> None:
+        """Best effort: where the target does not answer, the next run finds the attempt dead and says so."""
+        endings: dict[type[BaseException], Status] = {Fenced: "fenced", Superseded: "superseded"}
+        status = endings.get(type(error), "failed")
+        message = redact(f"{type(error).__name__}: {error}")
+        with (
+            contextlib.suppress(TidegateError),
+            self.parts.target_errors(str(self.attempt)),
+            self.parts.dialect.transaction(self.parts.engine) as connection,
+        ):
+            close_attempt(connection, self.attempt, status, message, self.parts.dialect.clock(connection))

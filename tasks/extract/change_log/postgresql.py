@@ -248,7 +248,7 @@ END
         if there is None:
             return None
         asked = select(self.log.c[NOTE]).where(self.log.c.etl_operation == LOG)
-        found = only(source.rows(asked) if isinstance(source, Reading) else source.execute(asked).all())
+        found = only(source.rows(asked) if isinstance(source, Reading) else [tuple(r) for r in source.execute(asked)])
         return None if found is None else str(found)
 
     def _columns(self, source: Reading | Connection) -> list[tuple[Any, ...]]:

@@ -103,7 +103,7 @@ class SqliteLog(ChangeLog):
 
     def _token(self, source: Reading | Connection) -> str | None:
         found = _ask(source, f"SELECT {NOTE} FROM {self.qualified(self.name)} WHERE etl_operation = {{}}", LOG)
-        return only(found)
+        return None if (token := only(found)) is None else str(token)
 
     def _last(self, source: Reading | Connection) -> int:
         return int(only(_ask(source, "SELECT seq FROM sqlite_sequence WHERE name = {}", self.name)) or 0)

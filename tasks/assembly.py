@@ -3,12 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 
+from tasks import settings
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.feed import Feed, Home
 from tasks.load.target import target_table
+from tasks.observe.context import flow_run_id
 from tasks.state.feeds import feed_name
 from tasks.transform.contract import Contract
 
@@ -50,6 +52,14 @@ class Assembly:
         self.target = target_table(load, self.contract.columns)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
+
+    def details(self) -> dict[str, str | None]:
+        """What the ledger says of where an attempt came from."""
+        return {
+            "flow_run_id": flow_run_id(),
+            "code_version": settings.code_version(),
+            "contract": self.contract.fingerprint,
+        }
 
     def home(self, token: str) -> Home:
         """Where the feed belongs; `token` is unique to whoever asks."""

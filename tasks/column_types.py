@@ -34,6 +34,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """What a decorated type does not tell by itself."""
+        return datetime
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """With a zone where there is one, to the microsecond everywhere."""
         if dialect.name in ("mysql", "mariadb"):
@@ -61,6 +66,11 @@ class ExactDecimal(TypeDecorator[Decimal]):
 
     impl = Numeric
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[Decimal]:
+        """What a decorated type does not tell by itself."""
+        return Decimal
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Text on SQLite, numeric elsewhere."""

@@ -1,5 +1,6 @@
 """`Run`: one run of one pipeline: plan the windows, and persist until each is committed."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -12,12 +13,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tasks.announce import announce_run
 from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
-from tasks.errors import ConfigError, RetriableError
+from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.load.target import ensure_target
 from tasks.observe.context import logger
 from tasks.plan import Plan, plan
 from tasks.report import RunReport, WindowReport
-from tasks.state.attempts import Kind, new_token
+from tasks.state.attempts import Attempt, Kind, new_token, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, read_watermark
@@ -40,7 +41,11 @@ class Run:
         """See `run_pipeline`."""
         began = time.monotonic()
         name = self.pipeline.name
-        planned = self._persist(name, partial(self._prepare, start, end, full_refresh))
+        try:
+            planned = self._persist(name, partial(self._prepare, start, end, full_refresh))
+        except TidegateError as error:
+            self._record_unplanned(start, end, error)
+            raise
         done = tuple(self._windows(planned, full_refresh))
         seen = self._persist(name, self._watermark)
         report = RunReport(
@@ -106,6 +111,22 @@ class Run:
             ensure_target(parts.engine, parts.dialect, parts.target)
             self._expect_references()
         return plan(self.pipeline, self._watermark(), start, end, full_refresh=full_refresh)
+
+    def _record_unplanned(self, start: datetime | None, end: datetime | None, error: TidegateError) -> None:
+        """Best effort: a source that is away is told of in the ledger too, although no window was opened."""
+        parts, extract = self.assembly, self.pipeline.extract
+        kind: Kind = "changes" if parts.feed else "full" if extract.cursor is None else "incremental"
+        with (
+            contextlib.suppress(TidegateError),
+            parts.target_errors(self.pipeline.name),
+            parts.dialect.transaction(parts.engine) as connection,
+        ):
+            asked = Window.parse(start, end)
+            attempt = Attempt(
+                self.pipeline.name, self.pipeline.load.table, self.run_id, "explicit" if start or end else kind, asked
+            )
+            message = redact(f"{type(error).__name__}: {error}")
+            record_unplanned(connection, attempt, message, parts.dialect.clock(connection), parts.details())
 
     def _expect_references(self) -> None:
         inspector = inspect(self.assembly.engine)

@@ -7,16 +7,15 @@ from functools import partial
 
 from sqlalchemy.schema import CreateTable
 
-from tasks import settings
 from tasks.announce import announce_notices, announce_window, raise_error_rate, say_not_acknowledged, say_null_cursors
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Difference, Feed
+from tasks.extract.feed import Chunk, Difference, Feed, Ordered
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
-from tasks.observe.context import as_task, flow_run_id, logger
+from tasks.observe.context import as_task, logger
 from tasks.report import WindowReport
 from tasks.spool import Spool
 from tasks.state.attempts import Attempt, Kind, Status, close_attempt, drop_staging, open_attempt, sweep
@@ -65,7 +64,7 @@ class WindowRun:
             stack.callback(self._drop_staging)
             try:
                 self._create_staging()
-                chunk = stack.enter_context(self._chunk(None if afresh else seen.position))
+                chunk = stack.enter_context(self._chunk(seen, afresh=afresh))
                 spool = stack.enter_context(Spool()) if self.pipeline.references else None
                 arrivals = self._receive(chunk, spool, opened_at)
                 entry = as_task("commit", self._commit(chunk, spool, arrivals, seen, began).run)()
@@ -91,17 +90,12 @@ class WindowRun:
 
     def _open(self, stack: contextlib.ExitStack) -> tuple[datetime, Watermark]:
         """Hold the attempt and write its `running` rows; the target's clock and the watermark at that moment."""
-        details = {
-            "flow_run_id": flow_run_id(),
-            "code_version": settings.code_version(),
-            "contract": self.parts.contract.fingerprint,
-        }
         with self.parts.target_errors(str(self.attempt)):
             owner = stack.enter_context(self.parts.dialect.hold(self.parts.engine, self.attempt.token))
             with self.parts.dialect.transaction(self.parts.engine) as connection:
                 now = self.parts.dialect.clock(connection)
                 seen = read_watermark(connection, self.attempt.pipeline)
-                open_attempt(connection, self.attempt, owner, now, details)
+                open_attempt(connection, self.attempt, owner, now, self.parts.details())
         return now, seen
 
     def _create_staging(self) -> None:
@@ -110,12 +104,14 @@ class WindowRun:
             connection.execute(CreateTable(self.staged))
             connection.execute(CreateTable(self.rejected))
 
-    def _chunk(self, position: str | None) -> contextlib.AbstractContextManager[Chunk]:
+    def _chunk(self, seen: Watermark, *, afresh: bool) -> contextlib.AbstractContextManager[Chunk]:
         """What this attempt reads."""
         extract = self.pipeline.extract
         if isinstance(extract, Feed):
-            return extract.open(self.parts.home(self.attempt.token), position)
-        return contextlib.nullcontext(WindowChunk(extract, self.attempt.window))
+            return extract.open(self.parts.home(self.attempt.token), None if afresh else seen.position)
+        passed = None if self.attempt.kind == "explicit" else seen.covered_until
+        counts_nulls = self.attempt.kind == "incremental"
+        return contextlib.nullcontext(WindowChunk(extract, self.attempt.window, passed, counts_nulls))
 
     def _receive(self, chunk: Chunk, spool: Spool | None, opened_at: datetime) -> Arrivals:
         """Read and stage everything the chunk has."""
@@ -127,22 +123,23 @@ class WindowRun:
                         self.parts.dialect.write(self.parts.engine, table, rows)
 
         extract = self.pipeline.extract
-        judge, cursor_of, null_cursors = self.parts.contract.judge, None, 0
+        judge, cursor_of = self.parts.contract.judge, None
         if isinstance(extract, Feed):
             judge = partial(judge_changes, self.parts.contract)
         elif extract.cursor is not None:
             cursor_of = partial(cursor_values, cursor=extract.cursor, source=f"{extract.connection} {extract.dataset}")
         streamed = stream(chunk.batches(), judge, cursor_of, stage, spool, as_task)
-        if self.attempt.kind == "incremental" and not isinstance(extract, Feed):
-            null_cursors = extract.null_cursors()
-            if null_cursors:
-                say_null_cursors(self.pipeline, null_cursors)
+        ordered = chunk if isinstance(chunk, Ordered) else None
+        null_cursors = ordered.null_cursors() if ordered else 0
+        if null_cursors:
+            say_null_cursors(self.pipeline, null_cursors)
         return Arrivals(
             **vars(streamed),
             opened_at=opened_at,
             read_at=self._clock(),
             position=chunk.position,
             covered_until=opened_at if self.attempt.kind == "full" else chunk.covered_until,
+            passed=ordered.passed if ordered else None,
             null_cursors=null_cursors,
             shrink=chunk.shrink if isinstance(chunk, Difference) else None,
         )

@@ -13,6 +13,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
+    Date,
+    DateTime,
     Engine,
     Table,
     func,
@@ -130,7 +132,7 @@ class Mariadb(Dialect):
 
     def lacks_cursor(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
         """Also where a part of the date is zero, which makes it no day."""
-        if isinstance(column.type, NullType | mysql.TEXT | mysql.VARCHAR | mysql.CHAR):
+        if not isinstance(column.type, Date | DateTime):
             return super().lacks_cursor(column)
         return or_(column.is_(None), func.month(column) == 0, func.dayofmonth(column) == 0)
 
@@ -160,7 +162,7 @@ class Mariadb(Dialect):
                 "statement, or convert it to InnoDB."
             )
 
-    def bound(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
+    def settled(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
         """The source clock, or the start of InnoDB's oldest transaction that may write if earlier, minus `lag`.
 
         InnoDB knows a transaction from its first row on. One that called `NOW()` before, in an earlier statement or in

@@ -232,7 +232,7 @@ class Postgresql(Dialect):
             for batch in stream(reader, rendered):
                 yield _plain_types(batch, types)
 
-    def bound(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
+    def settled(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
         """The source clock minus `lag`, or the start of the oldest transaction that may still write, if earlier.
 
         A transaction that has called `now()` and not yet written has no transaction id and no lock that tells; only its

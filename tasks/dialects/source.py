@@ -179,9 +179,18 @@ class Source:
         return types
 
     def bound(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
-        """Source time below which nothing can change any more: the source clock minus `lag`, UTC.
+        """Source time below which no row can appear or change any more, UTC: see `settled`, whose errors it has."""
+        return self.settled(engine, clock, lag)
+
+    def settled(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
+        """Source time by which every transaction that began before it has ended: the source clock minus `lag`, UTC.
 
         A database that cannot tell which transactions are open can only be trusted as far as `lag`.
+
+        Args:
+            engine: the source.
+            clock: SQL expression for its time; None is its own.
+            lag: longest time from taking a time, or a number, to the commit.
         """
         with engine.connect() as connection:
             return to_utc(connection.execute(text(f"SELECT {clock or 'CURRENT_TIMESTAMP'}")).scalar_one()) - lag

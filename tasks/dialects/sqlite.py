@@ -48,6 +48,11 @@ class Sqlite(Dialect):
         return literal
 
     def bound(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
+        """To the second, as `CURRENT_TIMESTAMP` is kept: a row of this second may still come."""
+        settled = self.settled(engine, clock, lag)
+        return settled if clock else settled.replace(microsecond=0)
+
+    def settled(self, engine: Engine, clock: str | None, lag: timedelta) -> datetime:
         """The source clock minus `lag`, once every writer of that moment has ended.
 
         Who has taken a time may still be writing. There is one writer at a time, so to have had the write lock after
@@ -57,7 +62,7 @@ class Sqlite(Dialect):
         Raises:
             ConfigError: this process may not lock the file, and no `lag` is declared to trust instead.
         """
-        bound = super().bound(engine, clock, lag)
+        settled = utc_now() - lag if clock is None else super().settled(engine, clock, lag)
         try:
             with (
                 engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection,
@@ -76,7 +81,7 @@ class Sqlite(Dialect):
                     "written, and no bound is safe. Let this process write to the file and its folder, or declare a "
                     "`lag` longer than any transaction of the source."
                 ) from error
-        return bound
+        return settled
 
     def trusts(self, keyset: Keyset) -> bool:
         """Never: a primary key may hold NULLs, and a column values of several types. Counting is quick here."""

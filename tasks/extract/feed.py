@@ -104,6 +104,18 @@ class Difference(Protocol):
 
 
 @runtime_checkable
+class Ordered(Protocol):
+    """A chunk of rows that a cursor orders; it tells what the cursor leaves out, and what comes late by it."""
+
+    @property
+    def passed(self) -> datetime | int | str | None:
+        """The cursor that earlier runs had come to; new rows below it are late. None: no row is."""
+
+    def null_cursors(self) -> int:
+        """How many rows of the source have no cursor, so that no run reads them."""
+
+
+@runtime_checkable
 class Feed(Protocol):
     """A declaration of what to follow. It has no readable past: no `start`, no `end`, but a new snapshot any time."""
 

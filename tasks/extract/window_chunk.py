@@ -14,10 +14,19 @@ from tasks.window import Window
 
 @dataclass(frozen=True)
 class WindowChunk:
-    """What lies in `window`; there is no position, and nothing to remember or to acknowledge."""
+    """What lies in `window`; there is no position, and nothing to remember or to acknowledge.
+
+    Attributes:
+        extract: what is read.
+        window: of its cursor, or unbounded.
+        passed: source time (UTC) that earlier runs had covered; None for a run that does not move the watermark.
+        counts_nulls: whether the source is asked how many of its rows are in no window.
+    """
 
     extract: Extract
     window: Window
+    passed: datetime | None = None
+    counts_nulls: bool = False
 
     position = None
     source_clock = None
@@ -31,6 +40,10 @@ class WindowChunk:
     def batches(self) -> Iterator[pa.Table]:
         """See `Extract.batches`."""
         return iter(()) if self.window.empty else self.extract.batches(self.window)
+
+    def null_cursors(self) -> int:
+        """See `Ordered.null_cursors`."""
+        return self.extract.null_cursors() if self.counts_nulls else 0
 
     def remember(self, connection: Connection) -> None:
         """Nothing."""

@@ -42,6 +42,7 @@ class Arrivals:
         cleared_by: the marker that said so.
         position: where a feed goes on, or None.
         covered_until: source time (UTC) before which everything has been read.
+        passed: cursor that earlier runs had come to; new rows below it are late. None: no row is.
         null_cursors: source rows that are in no window, having no cursor.
         shrink: what the source lost since the last snapshot it was compared with, or None.
     """
@@ -59,6 +60,7 @@ class Arrivals:
     cleared_by: Marker | None = None
     position: str | None = None
     covered_until: datetime | None = None
+    passed: datetime | int | str | None = None
     null_cursors: int = 0
     shrink: Shrink | None = None
 
@@ -147,7 +149,7 @@ class Commit:
             self.cursor,
             self.rejected,
             cleared_at=arrivals.cleared_at,
-            covered_until=self.seen.covered_until if self.seen else None,
+            passed=arrivals.passed,
         )
         deduplicated = merge.deduplicate(connection)
         gone, total = merge.absent(connection)

@@ -26,7 +26,6 @@ from sqlalchemy import (
     update,
 )
 
-from tasks.column_types import UtcDateTime
 from tasks.errors import ConservationError
 from tasks.load.strategy import Load
 from tasks.state.dead_letters import DELETED, ROW, key_columns
@@ -65,7 +64,7 @@ class Merge:
         cursor: column that orders the versions of a row, or None.
         rejected: the attempt's dead letters.
         cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
-        covered_until: rows with an older cursor are late, UTC; None: no row is.
+        passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Merge:
         rejected: Table,
         *,
         cleared_at: int | None = None,
-        covered_until: datetime | None = None,
+        passed: datetime | int | str | None = None,
     ) -> None:
         self.load = load
         self.target = target
@@ -85,7 +84,7 @@ class Merge:
         self.cursor = cursor
         self.rejected = rejected
         self.cleared_at = cleared_at if load.deletes else None
-        self.covered_until = covered_until
+        self.passed = passed
         self.whole = load.deletes_absent or self.cleared_at is not None
         self._columns = [column.name for column in target.columns]
         self._same_key = and_(*(target.c[name] == staged.c[name] for name in load.key))
@@ -141,12 +140,13 @@ class Merge:
         )
 
     def _late(self) -> ColumnElement[int]:
-        if self.cursor is None or self.covered_until is None:
+        if self.cursor is None or self.passed is None:
             return literal(0)
         cursor = self.staged.c[self.cursor]
-        if not isinstance(cursor.type, UtcDateTime):
+        # The contract may declare it as something else than the source has it in, which does not compare.
+        if cursor.type.python_type is not type(self.passed):
             return literal(0)
-        return case((cursor < literal(self.covered_until, cursor.type), 1), else_=0)
+        return case((cursor < literal(self.passed, cursor.type), 1), else_=0)
 
     def absent(self, connection: Connection) -> tuple[int, int]:
         """Where the staged rows are all there is: how many of the target did not come in, and how many it has.

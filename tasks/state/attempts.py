@@ -78,16 +78,7 @@ def open_attempt(connection: Connection, attempt: Attempt, owner: str, now: date
         now: target clock, before the first row is read.
         details: further ledger columns: flow run, code version, contract.
     """
-    shared = {
-        "attempt": attempt.token,
-        "run_id": attempt.run_id,
-        "pipeline": attempt.pipeline,
-        "target": attempt.target,
-        "kind": attempt.kind,
-        "window_start": attempt.window.start,
-        "window_end": attempt.window.end,
-        "status": "running",
-    }
+    shared = {**_shared(attempt), "status": "running"}
     known = select(targets.c.target).where(targets.c.target == attempt.target)
     if connection.execute(known).first() is None:
         # Another run may open the same target for the first time right now.
@@ -95,6 +86,22 @@ def open_attempt(connection: Connection, attempt: Attempt, owner: str, now: date
             connection.execute(insert(targets).values(target=attempt.target))
     connection.execute(insert(windows).values(**shared, owner=owner, opened_at=now))
     connection.execute(insert(runs).values(**shared, started_at=now, **details))
+
+
+def record_unplanned(
+    connection: Connection, attempt: Attempt, message: str, now: datetime, details: dict[str, Any]
+) -> None:
+    """Write to the ledger that a run ended before it had a window; nothing else of the attempt exists.
+
+    Args:
+        connection: in a transaction of its own.
+        attempt: with the window that was asked for.
+        message: why.
+        now: target clock.
+        details: see `open_attempt`.
+    """
+    row = {**_shared(attempt), "status": "failed", "message": message, "started_at": now, "finished_at": now}
+    connection.execute(insert(runs).values(**row, **details))
 
 
 def lock_target(connection: Connection, target: str) -> None:
@@ -193,6 +200,19 @@ def drop_staging(engine: Engine, dialect: Dialect, token: str) -> None:
     with dialect.transaction(engine) as connection:
         for prefix in _STAGING:
             connection.execute(text(f"DROP TABLE IF EXISTS {quote(prefix + token)}"))
+
+
+def _shared(attempt: Attempt) -> dict[str, Any]:
+    """What a window's row and a ledger's have in common."""
+    return {
+        "attempt": attempt.token,
+        "run_id": attempt.run_id,
+        "pipeline": attempt.pipeline,
+        "target": attempt.target,
+        "kind": attempt.kind,
+        "window_start": attempt.window.start,
+        "window_end": attempt.window.end,
+    }
 
 
 def _staging_tokens(engine: Engine) -> Iterator[str]:

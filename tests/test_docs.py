@@ -11,16 +11,31 @@ import pytest
 from sqlalchemy import text
 
 from tasks.extract.log import LogExtract
+from tasks.extract.sequence import SequenceExtract
+from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
+from tasks.load.append import Append
+from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tests.conftest import Databases
+from tests.extract import parts
 from tests.extract.test_log import BookingSchema, drop_slots, execute
 from tests.orders import OrderSchema, order, put
 
 ROOT = Path(__file__).parent.parent
 EXTRACT = (ROOT / "docs" / "extract.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)```", EXTRACT, re.DOTALL))
+
+
+class CustomerSchema(pa.DataFrameModel):
+    id: int
+    name: str
+
+
+class EventSchema(pa.DataFrameModel):
+    number: int
+    name: str
 
 
 def _bookings(databases: Databases) -> None:
@@ -31,19 +46,39 @@ def _bookings(databases: Databases) -> None:
     )
 
 
+def _customers(databases: Databases) -> None:
+    execute(
+        databases.source,
+        "CREATE TABLE customers (id bigint PRIMARY KEY, name text)",
+        "INSERT INTO customers VALUES (1, 'ann'), (2, 'ben')",
+    )
+
+
+def _events(databases: Databases) -> None:
+    execute(
+        databases.source,
+        "CREATE TABLE events (number bigint GENERATED ALWAYS AS IDENTITY, name text)",
+        "INSERT INTO events (name) VALUES ('one'), ('two')",
+    )
+
+
 PREPARE: dict[str, Callable[[Databases], None]] = {
     "orders": lambda databases: put(databases.source, [order(1), order(2)]),
     "bookings": _bookings,
+    "customers": _customers,
+    "events": _events,
+    "parts": lambda databases: parts.put(databases.source, [parts.part(1), parts.part(2)]),
 }
+
+
+KINDS = (Pipeline, TableExtract, SequenceExtract, SnapshotDiff, LogExtract, Append, Replace, Upsert)
+SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_loads_its_source_and_is_short(postgresql: Databases, name: str) -> None:
     PREPARE[name](postgresql)
-    known: dict[str, Any] = {
-        kind.__name__: kind
-        for kind in (Pipeline, TableExtract, LogExtract, Upsert, OrderSchema, BookingSchema, timedelta, pa.Field)
-    }
+    known: dict[str, Any] = {kind.__name__: kind for kind in (*KINDS, *SCHEMAS, timedelta, pa.Field)}
     pipeline = eval(EXAMPLES[name], known)
     assert run_pipeline(pipeline).counts.inserted == 2
     with postgresql.target.connect() as connection:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -201,11 +201,11 @@ class _EngineChunk:
                 events = []
         self.position = log.position(self._process)
         # Debezium has told what was asked for. Nobody has to wait for it in the commit, nor the source to be read by it.
-        self._process.__exit__()
+        self._process.end()
         for batch in decoder.decode(events):
             last = batch.column(COMMITTED_AT)[-1].as_py()
             yield batch
-        self.covered_until = (last or datetime(1970, 1, 1, tzinfo=UTC)) if self.more else self.source_clock
+        self.covered_until = last if self.more else self.source_clock
 
     def remember(self, connection: Connection) -> None:
         pass

@@ -171,7 +171,7 @@ def _causes(error: Any) -> list[dict[str, Any]]:
     while error is not None and len(found) < 10:
         cause: dict[str, Any] = {"class": str(error.getClass().getName()), "message": str(error.getMessage())}
         if isinstance(error, sql):
-            cause |= {"state": str(error.getSQLState()), "code": int(error.getErrorCode())}
+            cause["state"] = str(error.getSQLState() or "")
         found.append(cause)
         error = error.getCause()
     return found

@@ -32,6 +32,8 @@ Reread = Callable[[list[Row], Mapping[str, Schema | None]], list[Row | None]]
 them, or as Python's values. None for a row that is not there any more."""
 
 _OPERATIONS = {"c": "insert", "r": "insert", "u": "update", "d": "delete", "t": "truncate"}
+# A binlog with whole row images is what these demand.
+_TELL_ALL = ("mysql", "mariadb")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,10 +44,12 @@ class Event:
     Attributes:
         payload: the envelope.
         fields: schema of each column, in order; None where the event carries none.
+        position: see `EnvelopeDecoder.position`; None until it is known.
     """
 
     payload: Row
     fields: Fields | None
+    position: str | None = None
 
     @property
     def source(self) -> Row:
@@ -204,7 +208,8 @@ class EnvelopeDecoder:
         operation = _OPERATIONS[event.payload["op"]]
         before, after = event.payload.get("before"), event.payload.get("after")
         at = None if event.payload["op"] == "r" else _committed_at(event.source)
-        position = self.position(event)
+        position = event.position or self.position(event)
+        full = self.full_before or event.source.get("connector") in _TELL_ALL
         if operation == "truncate":
             yield _Change("truncate", None, None, position, at)
             return
@@ -214,7 +219,7 @@ class EnvelopeDecoder:
                 f"{self.where}: the {operation} at {position} comes without {missing!r}, so nothing says which row it "
                 "is about. On PostgreSQL give the table a replica identity, on MariaDB set binlog_row_image=FULL."
             )
-        told = before if before is None or self.full_before else {name: before.get(name) for name in self.key}
+        told = before if before is None or full else {name: before.get(name) for name in self.key}
         if operation == "delete":
             yield _Change("delete", told, told, position, at)
         elif operation == "update" and told and any(told[name] != after[name] for name in self.key):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ import orjson
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TidegateError
 from tasks.extract.debezium_envelope import Fields, row_fields
 from tasks.extract.debezium_frames import HEAD
+from tasks.settings import bare_environment
 
 INSTALL = "pip install 'tidegate[debezium]', and Java 17 or newer (on Debian: apt-get install openjdk-17-jre-headless)"
 
@@ -108,6 +109,7 @@ class EngineProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", "from tasks.extract.debezium_engine import main; main()"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=root, start_new_session=True,
+                env=bare_environment(),
             )  # fmt: skip
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -116,8 +118,11 @@ class EngineProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill it, if it still lives: it keeps nothing that would be lost."""
         if self._process is not None:
-            # It keeps nothing that would be lost; a closed pipe would end it too, but not while it starts.
             self._process.kill()
             self._process.wait(_END_SECONDS)
             for pipe in (self._process.stdin, self._process.stdout):
@@ -143,7 +148,7 @@ class EngineProcess:
         while True:
             kind, payload = self._frame(deadline)
             if kind == b"E":
-                raise self._failure(json.loads(payload))
+                raise failure(json.loads(payload), self.where)
             if kind == b"S":
                 topic, _, schema = payload.partition(b"\n")
                 self._fields[topic.decode()] = _fields(orjson.loads(schema))
@@ -189,19 +194,23 @@ class EngineProcess:
             found += part
         return bytes(found)
 
-    def _failure(self, causes: list[dict[str, Any]]) -> TidegateError:
-        """What the engine failed of, by class and code."""
-        classes = [str(cause["class"]) for cause in causes]
-        told = "; ".join(f"{cause['class'].rpartition('.')[2]}: {cause['message']}" for cause in causes)
-        if any(name in _MISSING_JAVA for name in classes):
-            return ConfigError(f"{self.where}: there is no Java 17 for Debezium. {INSTALL}.")
-        text = f"{self.where}: Debezium failed ({told})."
-        states = [cause["state"] for cause in causes if cause.get("state") not in (None, "None")]
-        if any(state[:2] not in _PASSING_STATES for state in states) or any(
-            name.startswith(_PERMANENT) for name in classes
-        ):
-            return SourceError(text)
-        return SourceUnavailable(text)
+
+def failure(causes: Sequence[Mapping[str, Any]], where: str) -> TidegateError:
+    """What the engine failed of, by class and code.
+
+    Args:
+        causes: an exception and what caused it: `class`, `message`, and the `state` of an SQL exception.
+        where: the source, as the message begins.
+    """
+    classes = [str(cause["class"]) for cause in causes]
+    if any(name in _MISSING_JAVA for name in classes):
+        return ConfigError(f"{where}: there is no Java 17 for Debezium. {INSTALL}.")
+    told = "; ".join(f"{name.rpartition('.')[2]}: {cause['message']}" for name, cause in zip(classes, causes, strict=True))
+    text = f"{where}: Debezium failed ({told})."
+    states = [str(cause["state"]) for cause in causes if cause.get("state")]
+    if any(not state.startswith(_PASSING_STATES) for state in states):
+        return SourceError(text)
+    return SourceError(text) if any(name.startswith(_PERMANENT) for name in classes) else SourceUnavailable(text)
 
 
 def classpath(more: Path | None = None) -> list[Path]:

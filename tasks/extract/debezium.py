@@ -47,11 +47,13 @@ _PROPERTIES = {
 class DebeziumExtract:
     """Follow a table through Debezium's engine, which runs in a process of its own while a run reads.
 
-    The first run takes Debezium's snapshot, and then what was committed meanwhile. Later ones go on from the offset that
-    was committed with the rows; Debezium itself commits none. Needs `pip install 'tidegate[debezium]'` and Java 17.
+    The first run takes Debezium's snapshot, and then what was committed meanwhile. Later ones go on from the offset
+    that was committed with the rows; Debezium itself commits none. It takes `pip install 'tidegate[debezium]'` and
+    Java 17.
 
     Attributes:
-        connection: name of the source database, at a host and port; see Debezium's documentation for the rights of its role.
+        connection: name of the source database, at a host and port; its role needs what Debezium's manual says, and on
+            PostgreSQL to own the table, or a `publication`.
         table: `name` or `schema.name`.
         key: columns that identify a row; the primary key where none are given.
         publication: one of PostgreSQL's that exists already, for a role that may not create its own.
@@ -86,8 +88,8 @@ class DebeziumExtract:
         what = f"DebeziumExtract({self.connection!r}, {self.table!r})"
         if self.chunk < 1 or self.max_lag < 1 or self.patience <= 0 or not 0 <= self.max_shrink <= 1:
             raise ConfigError(
-                f"{what}: chunk and max_lag are at least 1, patience is more than 0 and max_shrink is a share from 0 to "
-                f"1; got {self.chunk}, {self.max_lag}, {self.patience} and {self.max_shrink}."
+                f"{what}: chunk and max_lag are at least 1, patience is more than 0 and max_shrink is a share from 0 "
+                f"to 1; got {self.chunk}, {self.max_lag}, {self.patience} and {self.max_shrink}."
             )
         for name, value in self.properties.items():
             if any(word in name.lower() for word in _SECRET):
@@ -200,7 +202,7 @@ class _EngineChunk:
                     yield batch
                 events = []
         self.position = log.position(self._process)
-        # Debezium has told what was asked for. Nobody has to wait for it in the commit, nor the source to be read by it.
+        # It has told what was asked for, and holds the slot as long as it lives.
         self._process.end()
         for batch in decoder.decode(events):
             last = batch.column(COMMITTED_AT)[-1].as_py()
@@ -228,4 +230,4 @@ def _unavailable(home: Home) -> str:
 
 
 def _ends_snapshot(notification: Mapping[str, Any]) -> bool:
-    return notification["aggregate_type"] == "Initial Snapshot" and notification["type"] == "COMPLETED"
+    return (notification["aggregate_type"], notification["type"]) == ("Initial Snapshot", "COMPLETED")

@@ -1,9 +1,9 @@
 """Debezium's engine in a process of its own: `python -m tasks.extract.debezium_engine`.
 
-A JVM cannot be started twice in a process, takes its signals, and would take a flow down with it. So it lives here. The
-first line of standard input says what to do, as JSON with a `Work`'s fields; passwords come that way and no other. What the
-engine tells goes to standard output in frames, see `debezium_frames.py`; a pipe that is full holds the engine up. The process
-ends with its parent, which closes standard input, or the pipe.
+A JVM cannot be started twice in a process, takes its signals, and would take a flow down with it. So it lives here.
+The first line of standard input says what to do, as JSON; passwords come that way and no other. What the engine tells
+goes to standard output in frames, see `debezium_frames.py`; a pipe that is full holds the engine up. The process ends
+with its parent, at whose end standard input ends.
 """
 
 import json
@@ -130,7 +130,7 @@ class _Records:
         self._schemas: dict[str, Any] = {}
 
     def handle(self, records: Any, _committer: Any) -> None:
-        """A batch, in order. Nothing is ever marked as processed: the offsets are committed elsewhere, with the data."""
+        """A batch, in order. Nothing is ever marked as processed: offsets are committed elsewhere, with the data."""
         lines: list[bytes] = []
         for event in records:
             record = event.value()

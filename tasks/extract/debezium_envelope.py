@@ -28,8 +28,8 @@ Row = dict[str, Any]
 Fields = Mapping[str, Schema]
 
 Reread = Callable[[list[Row], Mapping[str, Schema | None]], list[Row | None]]
-"""Columns of the rows with some keys, which are Python's values, as the source has them now: as Debezium's JSON would have
-them, or as Python's values. None for a row that is not there any more."""
+"""Columns of the rows with some keys as the source has them now, in the form of Debezium's JSON or as Python's values.
+The keys are Python's values. None for a row that is not there any more."""
 
 _OPERATIONS = {"c": "insert", "r": "insert", "u": "update", "d": "delete", "t": "truncate"}
 # A binlog with whole row images is what these demand.
@@ -222,7 +222,7 @@ class EnvelopeDecoder:
         told = before if before is None or full else {name: before.get(name) for name in self.key}
         if operation == "delete":
             yield _Change("delete", told, told, position, at)
-        elif operation == "update" and told and any(told[name] != after[name] for name in self.key):
+        elif operation == "update" and after and told and any(told[name] != after[name] for name in self.key):
             yield _Change("delete", told, told, position, at)
             yield _Change("insert", after, None, f"{position}+", at, told)
         else:

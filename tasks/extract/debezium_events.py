@@ -1,4 +1,4 @@
-"""`DebeziumEvents`: Debezium's change events from files, or from whatever hands them out: a dump of a topic, a consumer."""
+"""`DebeziumEvents`: Debezium's change events from files, or from whatever hands them out: a dump, a consumer."""
 
 import contextlib
 import glob
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 from sqlalchemy import Connection
@@ -34,7 +34,7 @@ class DebeziumEvents:
     Attributes:
         files: names, with wildcards; what ends in `.gz` is unpacked.
         events: an iterable that can be read again, or what makes one.
-        table: `name` or `schema.name`, where there are events of others; of MySQL and MariaDB the schema is the database.
+        table: `name` or `schema.name`, where there are events of others; MySQL's and MariaDB's schema is the database.
         key: columns that identify a row; needed where a delete tells no more than those.
         full_before: whether `before` is the whole row: PostgreSQL tells it under REPLICA IDENTITY FULL. The binlog of
             MySQL and MariaDB always does.
@@ -194,7 +194,7 @@ class _EventChunk:
 
 
 def _opened(name: str) -> IO[bytes]:
-    return gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb")
+    return cast(IO[bytes], gzip.open(name, "rb")) if name.endswith(".gz") else open(name, "rb")
 
 
 def _is_whole(line: bytes) -> bool:

@@ -1,8 +1,8 @@
 """`MysqlLog`: Debezium on the binlog of MySQL, or of MariaDB.
 
 The position is Debezium's offset between two transactions, and the followed table's structure at that place, which the
-binlog does not tell: Debezium's schema history, cut down to its last word on each table. Both are in one text, and so in one
-commit with the data.
+binlog does not tell: Debezium's schema history, cut down to its last word on each table. Both are in one text, and so
+in one commit with the data.
 """
 
 import base64
@@ -32,7 +32,7 @@ _PRIMARY_KEY = text(
     "SELECT column_name AS name FROM information_schema.key_column_usage WHERE constraint_name = 'PRIMARY' "
     "AND table_schema = :schema AND table_name = :table ORDER BY ordinal_position"
 )
-_COLUMNS = text("SELECT column_name FROM information_schema.columns WHERE table_schema = :schema AND table_name = :table")
+_TABLE = text("SELECT 1 FROM information_schema.tables WHERE table_schema = :schema AND table_name = :table")
 
 Place = tuple[int, int]
 """A place in the binlog: the number of its file, and the position in it."""
@@ -168,7 +168,7 @@ class MysqlLog:
 
     def _primary_key(self, connection: Connection) -> tuple[str, ...]:
         named = {"schema": self._table[0], "table": self._table[1]}
-        if not connection.execute(_COLUMNS, named).first():
+        if not connection.execute(_TABLE, named).first():
             raise SourceError(f"{self._where}: there is no table {'.'.join(self._table)}. Check its name.")
         found = tuple(connection.execute(_PRIMARY_KEY, named).scalars())
         if not found:

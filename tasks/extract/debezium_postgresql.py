@@ -1,8 +1,8 @@
 """`PostgresqlLog`: Debezium on a logical slot that is ours to move.
 
-The position is a log sequence number, the end of the last transaction that has been loaded, the same as `LogExtract` keeps.
-Debezium never moves the slot (`lsn.flush.mode=manual`): that is done after the commit, or before the next run. A run ends
-with a message that it writes into the source's log itself: whatever was committed before it has come before it.
+The position is a log sequence number, the end of the last transaction that has been loaded, as `LogExtract` keeps it.
+Debezium never moves the slot (`lsn.flush.mode=manual`): that is done after the commit, or before the next run. A run
+ends with a message that it writes into the source's log itself: whatever was committed before it has come before it.
 """
 
 import base64
@@ -50,7 +50,7 @@ class PostgresqlLog:
         SourceError: the changes after `position` are not there any more.
     """
 
-    files: Mapping[str, str] = {}  # noqa: RUF012 (nobody writes to it)
+    files: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class PostgresqlLog:
         relation = sql.Identifier(self._table.schema, self._table.name)
         found: list[Row | None] = []
         with self._translated(), psycopg.connect(replication.output_conninfo(self._source)) as connection:
-            types = dict(
+            types: dict[str, str] = dict(
                 connection.execute(
                     "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
                     "WHERE attrelid = to_regclass(%s) AND attnum > 0",

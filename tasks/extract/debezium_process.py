@@ -63,7 +63,7 @@ class EngineProcess:
         properties: Debezium's configuration, secrets included.
         told: topics whose records come with their offset.
         offset: where it goes on; None starts anew.
-        history: files to lay into its folder, by name; schema history, for instance.
+        files: what to lay into its folder, by name: a schema history, for instance.
         jars: folder of further jars.
         memory: largest heap, as Java's -Xmx takes it.
         patience: seconds without a record of any kind, or with heartbeats alone that stand still, after which it is
@@ -166,8 +166,8 @@ class EngineProcess:
     def _gets_on(self, record: Record) -> bool:
         if not record.topic.startswith("__debezium-heartbeat"):
             return True
-        moved, self._progress = record.offset != self._progress, record.offset
-        return moved
+        before, self._progress = self._progress, record.offset
+        return bool(before != record.offset)
 
     def _frame(self, deadline: float) -> tuple[bytes, bytes]:
         kind, size = HEAD.unpack(self._octets(HEAD.size, deadline))
@@ -205,7 +205,9 @@ def failure(causes: Sequence[Mapping[str, Any]], where: str) -> TidegateError:
     classes = [str(cause["class"]) for cause in causes]
     if any(name in _MISSING_JAVA for name in classes):
         return ConfigError(f"{where}: there is no Java 17 for Debezium. {INSTALL}.")
-    told = "; ".join(f"{name.rpartition('.')[2]}: {cause['message']}" for name, cause in zip(classes, causes, strict=True))
+    told = "; ".join(
+        f"{name.rpartition('.')[2]}: {cause['message']}" for name, cause in zip(classes, causes, strict=True)
+    )
     text = f"{where}: Debezium failed ({told})."
     states = [str(cause["state"]) for cause in causes if cause.get("state")]
     if any(not state.startswith(_PASSING_STATES) for state in states):

@@ -1,4 +1,4 @@
-"""`SourceLog`: what Debezium needs to know of a kind of database, and what it does not do for us: begin, end, and forget."""
+"""`SourceLog`: what Debezium has to know of a kind of database, and what it does not do for us: begin, end, forget."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,6 @@ class SourceLog(Protocol):
     full_before: bool
     """Whether a change tells the whole row before it."""
 
-    reread: Reread | None
-    """Asks the source for values that its log left out."""
-
     files: Mapping[str, str]
     """What Debezium finds in its folder, by name."""
 
@@ -34,6 +31,10 @@ class SourceLog(Protocol):
 
     reached: bool
     """Whether everything has come that had been committed when the end was set."""
+
+    @property
+    def reread(self) -> Reread | None:
+        """Asks the source for values that its log left out; None where it leaves out none."""
 
     def properties(self) -> dict[str, str]:
         """Debezium's configuration for this kind of source; `{folder}` stands for its folder."""

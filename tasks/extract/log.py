@@ -116,23 +116,7 @@ class LogExtract:
             yield _Snapshot(self, connection.engine, home.name, table, columns, snapshot, position, clock)
 
     def _changes(self, connection: Connection, home: Home, table: Followed, position: int) -> Chunk:
-        state = replication.slot_state(connection, home.name)
-        gone = f"{self.where}: the changes after {lsn_text(position)} cannot be read any more: the slot {home.name!r} "
-        remedy = (
-            "Run the pipeline with full_refresh: it takes a new snapshot, and deletes what is gone from the target."
-        )
-        if state is None:
-            raise SourceError(f"{gone}is not there. {remedy}")
-        if state.lost:
-            raise SourceError(f"{gone}was too far behind, and the server has removed its log. {remedy}")
-        if state.confirmed > position:
-            raise SourceError(
-                f"{gone}stands at {lsn_text(state.confirmed)}: the target is older than that, was it restored from a "
-                f"backup? {remedy}"
-            )
-        if state.confirmed < position:
-            # Committed, and then the run died before it could say so here.
-            replication.advance(connection, home.name, position)
+        replication.expect_after(connection, home.name, position, self.where)
         clock = _clock(connection)
         bound = replication.flushed(connection)
         return _Changes(self, connection.engine, home.name, table, position, max(bound, position), clock)

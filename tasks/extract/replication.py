@@ -1,6 +1,7 @@
 """A publication and a logical replication slot of PostgreSQL: made, looked at, moved and dropped through SQL."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, text
 
+from tasks.dialects import dialect_of
 from tasks.dialects.postgresql import libpq_conninfo
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.pgoutput import lsn_number, lsn_text
@@ -17,6 +19,7 @@ _OUTPUT_SETTINGS = "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c extr
 """Values come as text; these make it the same text whatever the server's or the role's own settings are."""
 
 _CONSISTENT_SECONDS = 60
+_IDLE_SECONDS = 10
 
 _TABLE = text("""
     SELECT c.oid::bigint, n.nspname, c.relname, c.relreplident, c.relkind,
@@ -51,11 +54,12 @@ class Followed:
 
 @dataclass(frozen=True)
 class SlotState:
-    """What the server says of a slot: where it stands, and how many bytes of log it keeps."""
+    """What the server says of a slot: where it stands, how many bytes of log it keeps, and whether it is being read."""
 
     confirmed: int
     lost: bool
     lag: int
+    active: bool = False
 
 
 def output_conninfo(engine: Engine) -> str:
@@ -145,6 +149,16 @@ def published_columns(connection: Connection, publication: str, table: Followed)
 
 
 @contextlib.contextmanager
+def autocommit(source: Engine, where: str) -> Iterator[Connection]:
+    """A session in which every statement is a transaction of its own, as slots want it; `where` begins its errors."""
+    with (
+        dialect_of(source).translated(where, SourceUnavailable, SourceError),
+        source.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
+        yield connection
+
+
+@contextlib.contextmanager
 def created(engine: Engine, slot: str) -> Iterator[tuple[int, str]]:
     """A new slot: the position where it begins, and a snapshot of exactly what was committed before it.
 
@@ -186,7 +200,46 @@ def slot_state(connection: Connection, slot: str) -> SlotState | None:
     if not row.here:
         raise ConfigError(f"The replication slot {slot!r} belongs to another database of that server. Name another.")
     lost = row.wal_status == "lost" or row.confirmed is None
-    return SlotState(0 if lost else lsn_number(row.confirmed), lost, int(row.lag or 0))
+    return SlotState(0 if lost else lsn_number(row.confirmed), lost, int(row.lag or 0), bool(row.active))
+
+
+def expect_after(connection: Connection, slot: str, position: int, where: str) -> None:
+    """Check that the slot still has the changes after `position`, and move it there.
+
+    Raises:
+        SourceError: it has not; `where` is the source, as the message begins.
+    """
+    state = slot_state(connection, slot)
+    gone = f"{where}: the changes after {lsn_text(position)} cannot be read any more: the slot {slot!r} "
+    remedy = "Run the pipeline with full_refresh: it takes a new snapshot, and deletes what is gone from the target."
+    if state is None:
+        raise SourceError(f"{gone}is not there. {remedy}")
+    if state.lost:
+        raise SourceError(f"{gone}was too far behind, and the server has removed its log. {remedy}")
+    if state.confirmed > position:
+        raise SourceError(
+            f"{gone}stands at {lsn_text(state.confirmed)}: the target is older than that, was it restored from a "
+            f"backup? {remedy}"
+        )
+    if state.confirmed < position:
+        # Committed, and then the run died before it could say so here.
+        advance(connection, slot, position)
+
+
+def await_idle(connection: Connection, slot: str, where: str) -> None:
+    """Return when nobody reads the slot: a session that is gone lets go of it a moment later.
+
+    Raises:
+        SourceUnavailable: somebody does.
+    """
+    deadline = time.monotonic() + _IDLE_SECONDS
+    while (state := slot_state(connection, slot)) is not None and state.active:
+        if time.monotonic() > deadline:
+            raise SourceUnavailable(
+                f"{where}: another session reads the slot {slot!r}. Is another run of this pipeline under way? "
+                "pg_replication_slots has its pid."
+            )
+        time.sleep(0.05)
 
 
 def drop_slot(connection: Connection, slot: str) -> None:

@@ -74,8 +74,14 @@ def history(databases: Databases, seed: int) -> None:
     drop_slots(databases.source)
 
 
-def at_once(run: Callable[[], object], writers: Writers) -> None:
-    """A run in a thread of its own, while the sessions go on: a new slot waits for those that write."""
+def at_once(run: Callable[[], object], writers: Writers, pause: float = 0.005) -> None:
+    """A run in a thread of its own, while the sessions go on: a new slot waits for those that write.
+
+    Args:
+        run: the run.
+        writers: the sessions.
+        pause: seconds between two of their steps.
+    """
     errors: list[BaseException] = []
 
     def guarded() -> None:
@@ -90,6 +96,6 @@ def at_once(run: Callable[[], object], writers: Writers) -> None:
     thread.start()
     while thread.is_alive():
         writers.step()
-        thread.join(0.005)
+        thread.join(pause)
     if errors:
         raise errors[0]

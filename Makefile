@@ -11,6 +11,9 @@ bin := .venv/bin
 resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate
 
+# A process for each core; `pytest` alone, for a single test, runs in one.
+pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core
 java := openjdk-17-jre-headless
@@ -24,7 +27,7 @@ demo: .venv/ready ## load a week of real flights through deployed flows, and sho
 	@$(bin)/tidegate demo
 
 test: .venv/ready ## every test but the slow proofs
-	@$(bin)/python -m pytest -m "not slow"
+	@$(pytest) -m "not slow"
 
 test-slow: .venv/ready debezium ## the slow proofs: crash matrix, whole year, deployed kills
 	@$(bin)/python -m pytest -m slow

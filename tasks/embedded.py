@@ -13,7 +13,7 @@ import pwd
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import distribution
 from pathlib import Path
@@ -44,10 +44,12 @@ class EmbeddedPostgres:
 
     Args:
         folder: where the cluster lives; created on first use.
+        settings: of the server, besides ours; they count when it is started.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder.absolute()
+        self._settings = {**_SETTINGS, **(settings or {})}
         self._users: int | None = None
 
     @cached_property
@@ -141,7 +143,7 @@ class EmbeddedPostgres:
         self.socket_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if self._server_user is not None:
             os.chown(self.socket_folder, self._server_user.pw_uid, self._server_user.pw_gid)
-        options = {**_SETTINGS, "listen_addresses": "", "unix_socket_directories": str(self.socket_folder)}
+        options = {**self._settings, "listen_addresses": "", "unix_socket_directories": str(self.socket_folder)}
         flags = " ".join(f"-c {name}='{value}'" for name, value in options.items())
         log = self.folder / "data" / "server.log"
         self._pg_ctl("start", "--wait", f"--timeout={_START_SECONDS}", "--log", str(log), "--options", flags)

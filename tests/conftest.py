@@ -23,11 +23,19 @@ from tasks import connections  # noqa: E402
 from tasks.embedded import EmbeddedPostgres  # noqa: E402
 from tests.servers import debezium as debezium_programs  # noqa: E402
 from tests.servers import mariadb as mariadb_programs  # noqa: E402
-from tests.servers.cluster import create_database, drop_database, remove_folder  # noqa: E402
+from tests.servers.cluster import NOT_DURABLE, create_database, empty_database, remove_folder  # noqa: E402
 from tests.servers.mariadb import MariadbServer  # noqa: E402
 from tests.servers.relay import Relay  # noqa: E402
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, one of them has all that need a Prefect server, and starts the one."""
+    for item in items:
+        if item.get_closest_marker("prefect"):
+            item.add_marker(pytest.mark.xdist_group("prefect"))
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Databases:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[EmbeddedPostgres]:
     """The embedded PostgreSQL of this session."""
-    server = EmbeddedPostgres(_HOME / "postgres").use()
+    server = EmbeddedPostgres(_HOME / "postgres", NOT_DURABLE).use()
     yield server
     connections.dispose()
     server.release()
@@ -104,15 +112,13 @@ def debezium_postgresql(
 
 @pytest.fixture
 def debezium_mysql(
-    cluster: EmbeddedPostgres, debezium_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    cluster: EmbeddedPostgres, pair: tuple[str, str], debezium_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Databases]:
     """A source that passes for MySQL, at a port, for Debezium, and a PostgreSQL target, empty."""
     if "mysql" not in debezium_ports:
         pytest.skip(mariadb_programs.MISSING)
-    number = next(_numbers)
-    source, target = f"source_{number}", f"target_{number}"
+    source, (_, target) = f"source_{next(_numbers)}", pair
     server = f"mysql+pymysql://root@127.0.0.1:{debezium_ports['mysql']}/"
-    create_database(cluster, target)
     admin = create_engine(server)
     with admin.begin() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {source}")
@@ -120,7 +126,7 @@ def debezium_mysql(
     with admin.begin() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {source}")
     admin.dispose()
-    drop_database(cluster, target)
+    empty_database(cluster, target)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -130,16 +136,24 @@ def _clean_home() -> Iterator[None]:
     remove_folder(_HOME)
 
 
-@pytest.fixture
-def postgresql(cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
-    """A PostgreSQL source and a PostgreSQL target, empty."""
-    number = next(_numbers)
-    names = [f"source_{number}", f"target_{number}"]
+@pytest.fixture(scope="session")
+def pair(cluster: EmbeddedPostgres) -> tuple[str, str]:
+    """Two databases that the tests use one after another: emptying them is much quicker than making them."""
+    names = ("source", "target")
     for name in names:
         create_database(cluster, name)
-    yield from _named("postgresql", cluster.url(names[0]), cluster.url(names[1]), monkeypatch)
-    for name in names:
-        drop_database(cluster, name)
+    return names
+
+
+@pytest.fixture
+def postgresql(
+    cluster: EmbeddedPostgres, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Databases]:
+    """A PostgreSQL source and a PostgreSQL target, empty."""
+    source, target = pair
+    yield from _named("postgresql", cluster.url(source), cluster.url(target), monkeypatch)
+    for name in pair:
+        empty_database(cluster, name)
 
 
 @pytest.fixture
@@ -151,16 +165,14 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database
 
 @pytest.fixture
 def mariadb(
-    mariadb_server: MariadbServer, cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+    mariadb_server: MariadbServer, cluster: EmbeddedPostgres, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Databases]:
     """A MariaDB source and a PostgreSQL target, empty."""
-    number = next(_numbers)
-    source, target = f"source_{number}", f"target_{number}"
+    source, (_, target) = f"source_{next(_numbers)}", pair
     mariadb_server.create_database(source)
-    create_database(cluster, target)
     yield from _named("mariadb", mariadb_server.url(source), cluster.url(target), monkeypatch)
     mariadb_server.drop_database(source)
-    drop_database(cluster, target)
+    empty_database(cluster, target)
 
 
 @pytest.fixture(params=["postgresql", "sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])

@@ -8,6 +8,16 @@ from psycopg import sql
 
 from tasks.embedded import EmbeddedPostgres
 
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+"""Settings of a cluster that nobody needs after a power cut; it survives the death of its processes like any other."""
+
+_END_SESSIONS = """
+    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+_SLOTS = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = current_database()"
+_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+
 
 def create_database(cluster: EmbeddedPostgres, name: str) -> None:
     """An empty database, made quickly: a crash of the server may lose it."""
@@ -17,6 +27,22 @@ def create_database(cluster: EmbeddedPostgres, name: str) -> None:
 def drop_database(cluster: EmbeddedPostgres, name: str) -> None:
     """Drop it, whoever is still connected."""
     _execute(cluster, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def empty_database(cluster: EmbeddedPostgres, name: str) -> None:
+    """As it was when it was made: no session, no replication slot, no publication, nothing in it."""
+    with psycopg.connect(host=str(cluster.socket_folder), user="postgres", dbname=name, autocommit=True) as connection:
+        connection.execute(_END_SESSIONS)
+        for slot, holder in connection.execute(_SLOTS).fetchall():
+            connection.execute("SELECT pg_terminate_backend(%s, 10000)", [holder])
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        for publication in connection.execute("SELECT pubname FROM pg_publication").fetchall():
+            connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(*publication)))
+        for schema in connection.execute(_SCHEMAS).fetchall():
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(*schema)))
+        connection.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
+        connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
 
 
 def remove_folder(folder: Path) -> None:

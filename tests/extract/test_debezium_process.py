@@ -64,7 +64,7 @@ def with_engine(look: Any) -> Pipeline:
             with super().open(home, position) as chunk:
                 if not done:
                     done.append(True)
-                    look(engines_of(os.getpid())[0])
+                    look(_awaited(lambda: engines_of(os.getpid()))[0])
                 yield chunk
 
     return replace(BOOKINGS, extract=Looked("source", "bookings", patience=60), transform=transform)

@@ -146,7 +146,7 @@ def test_no_file_names_this_machine_or_a_package_index() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-image.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-image.lock", "requirements-debezium.lock"])
 def test_a_lock_holds_pins_and_hashes_only(lock: str) -> None:
     line = re.compile(r"#.*|[\w.-]+(\[[\w,-]+\])?==[\w.!+-]+( ; .+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
     assert [text for text in (ROOT / lock).read_text().splitlines() if not line.fullmatch(text)] == []

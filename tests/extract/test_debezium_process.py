@@ -64,7 +64,7 @@ def with_engine(look: Any) -> Pipeline:
             with super().open(home, position) as chunk:
                 if not done:
                     done.append(True)
-                    look(engines_of(os.getpid())[0])
+                    look(_awaited(lambda: engines_of(os.getpid()))[0])
                 yield chunk
 
     return replace(BOOKINGS, extract=Looked("source", "bookings", patience=60), transform=transform)
@@ -77,10 +77,14 @@ def test_no_password_is_on_its_command_line_nor_in_its_environment_nor_in_its_fi
     seen: list[str] = []
 
     def look(process: psutil.Process) -> None:
-        time.sleep(3)  # it has begun to read
         folder = next(Path(file.path).parent for file in process.open_files() if "tidegate-debezium-" in file.path)
+        _awaited((folder / "log4j2.properties").exists)
+        time.sleep(3)  # it has begun to read
         seen.extend([" ".join(process.cmdline()), str(process.environ())])
-        seen.extend(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+        for file in folder.rglob("*"):
+            # Java makes files there that are gone a moment later.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                seen.append(file.read_text(errors="replace"))
 
     assert source.url.password == "open-sesame"
     run_pipeline(with_engine(look))

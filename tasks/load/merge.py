@@ -182,7 +182,10 @@ class Merge:
         if classes.new:
             known = exists().where(self._same_key)
             rows = select(*(self.staged.c[name] for name in self._columns)).where(~known, *self._alive())
-            statement = insert(self.target).from_select(self._columns, rows)
+            # Sorted, all of them are found before the first is written: PostgreSQL may look through the whole target
+            # for each, where its statistics say that it is empty, and would find it growing.
+            ordered = rows.order_by(*(self.staged.c[name] for name in self.load.key))
+            statement = insert(self.target).from_select(self._columns, ordered)
             inserted = connection.execute(statement.execution_options(preserve_rowcount=True))
             self._expect("inserted", inserted.rowcount, classes.new)
         if classes.deleted:

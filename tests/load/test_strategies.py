@@ -5,7 +5,9 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from tasks import connections
 from tasks.errors import ConfigError, GuardRefused
 from tasks.load.append import Append
 from tasks.load.replace import Replace
@@ -47,7 +49,7 @@ def test_shares_are_from_zero_to_one(share: float) -> None:
 def test_a_shrink_is_refused_only_above_its_limit(sqlite: Databases, gone: int, refused: bool) -> None:
     """Two of four rows are exactly the half that is allowed."""
     pipeline = replace(SNAPSHOT, load=Replace("target", "fct_orders", key=["id"], max_shrink=0.5))
-    put(sqlite.source, [order(number) for number in range(4)])
+    put(sqlite.source, [order(number) for number in range(30_000)])
     run_pipeline(pipeline)
     remove(sqlite.source, list(range(gone)))
     if refused:
@@ -76,7 +78,7 @@ def test_an_empty_extract_into_an_empty_target_is_no_loss(sqlite: Databases) -> 
 
 @pytest.mark.parametrize(("bad", "refused"), [(2, False), (3, True)])
 def test_an_error_rate_is_refused_only_above_its_limit(sqlite: Databases, bad: int, refused: bool) -> None:
-    put(sqlite.source, [order(number, amount=-1 if number < bad else 1) for number in range(4)])
+    put(sqlite.source, [order(number, amount=-1 if number < bad else 1) for number in range(30_000)])
     pipeline = replace(ORDERS, sla=Sla(abort_error_rate=0.5))
     if refused:
         with pytest.raises(GuardRefused, match="3 of 4 rows were rejected, more than the 50%"):
@@ -84,3 +86,19 @@ def test_an_error_rate_is_refused_only_above_its_limit(sqlite: Databases, bad: i
     else:
         assert run_pipeline(pipeline).counts.rejected == bad
     assert len(loaded(sqlite.target)) == (0 if refused else 4 - bad)
+
+
+def test_a_load_into_an_emptied_table_does_not_look_through_it_for_every_row(postgresql: Databases) -> None:
+    """PostgreSQL has seen it empty, so a look costs nothing, it thinks; meanwhile it grows, page by page."""
+    put(postgresql.source, [order(number) for number in range(6_000)])
+    run_pipeline(ORDERS)
+    connections.dispose()  # a session tells what it has looked at when it ends
+    with postgresql.target.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("TRUNCATE fct_orders"))
+        connection.execute(text("VACUUM ANALYZE fct_orders"))
+        connection.execute(text("SELECT pg_stat_reset_single_table_counters('fct_orders'::regclass)"))
+    assert run_pipeline(ORDERS, full_refresh=True).counts.inserted == 6_000
+    connections.dispose()
+    pages = text("SELECT heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'fct_orders'")
+    with postgresql.target.connect() as connection:
+        assert 6_000 <= connection.execute(pages).scalar_one() < 60_000

@@ -31,6 +31,7 @@ def drop_database(cluster: EmbeddedPostgres, name: str) -> None:
 
 def empty_database(cluster: EmbeddedPostgres, name: str) -> None:
     """As it was when it was made: no session, no replication slot, no publication, nothing in it."""
+    _execute(cluster, sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
     with psycopg.connect(host=str(cluster.socket_folder), user="postgres", dbname=name, autocommit=True) as connection:
         connection.execute(_END_SESSIONS)
         for slot, holder in connection.execute(_SLOTS).fetchall():
@@ -42,7 +43,6 @@ def empty_database(cluster: EmbeddedPostgres, name: str) -> None:
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(*schema)))
         connection.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
         connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
-        connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
 
 
 def remove_folder(folder: Path) -> None:

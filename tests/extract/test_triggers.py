@@ -30,14 +30,14 @@ TABLE = "CREATE TABLE bookings (id bigint NOT NULL PRIMARY KEY, seat varchar(20)
 
 
 @pytest.fixture
-def source(databases: Databases) -> Engine:
-    execute(databases.source, TABLE)
-    return databases.source
+def source(sources: Databases) -> Engine:
+    execute(sources.source, TABLE)
+    return sources.source
 
 
 @pytest.fixture
-def target(databases: Databases) -> Engine:
-    return databases.target
+def target(sources: Databases) -> Engine:
+    return sources.target
 
 
 def execute(engine: Engine, *statements: str) -> None:

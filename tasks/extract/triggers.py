@@ -94,7 +94,7 @@ class TriggerExtract:
                 after = None if reshaped else self._after(log, reading, state, place)
                 if state.sound and (after or place is None or reshaped):
                     assert state.token is not None, "a sound log has one"
-                    now = _Place(home.name, state.token, log.seen(reading, after), home.attempt, log.forgotten(reading))
+                    now = _Place.at(log, reading, state.token, after, home.attempt)
                     held = stack.enter_context(opening.pop_all())
                     return _LogChunk(self, log, reading, held, now, after, covered_until, reshaped)
                 reshaped = place is not None
@@ -120,7 +120,8 @@ class TriggerExtract:
             # Another run of this pipeline may have committed since; then the next attempt begins where that has ended.
             what = "has changes behind it that the target does not know of; was either restored from a backup?"
             raise SourceUnavailable(str(self._lost(place, what)))
-        if log.rewound(reading, place.seen, forgotten=forgotten == place.chunk):
+        held = forgotten == place.chunk or log.held(reading, place.seen) >= place.rows
+        if not held or log.rewound(reading, place.seen):
             raise self._lost(place, "is older than what was read of it; was the source restored from a backup?")
         return None if state.outdated or log.untold(reading, place.seen) else place.seen
 
@@ -147,6 +148,7 @@ class _Place:
         seen: which of its rows are in the target, in the database's terms.
         chunk: that read them; the log names it once it has deleted them.
         forgotten: the chunk that the log named then.
+        rows: how many of its rows are seen, and will be deleted.
     """
 
     name: str
@@ -154,9 +156,16 @@ class _Place:
     seen: str
     chunk: str
     forgotten: str
+    rows: int
 
     def __str__(self) -> str:
         return json.dumps({"log": self.name, **{field: getattr(self, field) for field in _FIELDS}})
+
+    @classmethod
+    def at(cls, log: ChangeLog, reading: Reading, token: str, after: str | None, chunk: str) -> "_Place":
+        """Where `reading` ends, which goes on from `after`."""
+        seen = log.seen(reading, after)
+        return cls(log.name, token, seen, chunk, log.forgotten(reading), log.held(reading, seen))
 
     @classmethod
     def of(cls, home: Home, position: str | None) -> "_Place | None":
@@ -167,7 +176,7 @@ class _Place:
         return cls(known["log"], *(known[field] for field in _FIELDS)) if known["log"] == home.name else None
 
 
-_FIELDS = ("token", "seen", "chunk", "forgotten")
+_FIELDS = ("token", "seen", "chunk", "forgotten", "rows")
 
 
 @dataclass

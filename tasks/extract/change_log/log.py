@@ -36,6 +36,7 @@ from sqlalchemy import (
     Text,
     func,
     inspect,
+    not_,
     select,
 )
 
@@ -133,15 +134,9 @@ class ChangeLog:
         """Which of `changes`, chosen by `unseen`, are really not among those `seen`; None: all."""
         return None
 
-    def rewound(self, reading: Reading, seen: str, *, forgotten: bool) -> bool:
-        """Whether the log is older than what was `seen` of it: restored from a backup.
-
-        Args:
-            reading: shows the log.
-            seen: what an earlier reading showed.
-            forgotten: whether it has been deleted since.
-        """
-        raise NotImplementedError
+    def rewound(self, reading: Reading, seen: str) -> bool:
+        """Whether the log is older than what was `seen` of it: restored from a backup."""
+        return False
 
     def untold(self, reading: Reading, seen: str) -> bool:
         """Whether the table has changed since, in a way that no trigger is told of."""
@@ -210,6 +205,13 @@ class ChangeLog:
             return False
         mask = self.mask(seen, changes)
         return True if mask is None else bool(mask.any())
+
+    def held(self, reading: Reading, seen: str) -> int:
+        """How many of the rows `seen` are there, without the marks that stay; all of them, until they are deleted."""
+        counted = select(func.count()).where(
+            self.log.c[OPERATION].in_([*CHANGES, RESHAPED, LOST]), not_(self.unseen(seen))
+        )
+        return int(only(reading.rows(counted)))
 
     def changes(self, seen: str) -> Select[Any]:
         """The changes not yet `seen`, in order: number, operation, the row after, the row before."""

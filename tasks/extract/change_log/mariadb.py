@@ -10,10 +10,11 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text, true
 from sqlalchemy.exc import DBAPIError
 
+from tasks.change_columns import OPERATION
 from tasks.dialects.mariadb import error_code
 from tasks.dialects.reading import Reading, only
 from tasks.errors import SourceError, SourceUnavailable
-from tasks.extract.change_log.log import CHANGE, CHANGED_AT, FORGOTTEN, LOG, NOTE, OPERATION, RESHAPED, ChangeLog, State
+from tasks.extract.change_log.log import CHANGE, CHANGED_AT, FORGOTTEN, LOG, NOTE, RESHAPED, ChangeLog, State
 from tasks.extract.change_log.mariadb_triggers import triggers
 from tasks.extract.change_log.numbers import Numbers
 
@@ -113,14 +114,7 @@ class MariadbLog(ChangeLog):
         else:
             inserted, deleted = self._inserted_and_deleted(reading, before)
             rows = int(before.split(";")[1]) + inserted - deleted
-        numbers = Numbers.of(
-            np.asarray(batch.column(CHANGE), dtype=np.int64)
-            for batch in reading.tables(
-                select(self.log.c[CHANGE])
-                .where(self.log.c[OPERATION].not_in([LOG, FORGOTTEN]))
-                .order_by(self.log.c[CHANGE])
-            )
-        )
+        numbers = Numbers.of(self._changes(reading, self.log.c[OPERATION].not_in([LOG, FORGOTTEN])))
         return f"{self._created(reading)};{rows};{numbers}"
 
     def unseen(self, seen: str) -> ColumnElement[bool]:
@@ -131,14 +125,10 @@ class MariadbLog(ChangeLog):
         """See `ChangeLog.mask`."""
         return ~_numbers(seen).holds(changes)
 
-    def rewound(self, reading: Reading, seen: str, *, forgotten: bool) -> bool:
-        """Whether rows are gone that have not been deleted here."""
-        if forgotten:
-            return False
-        numbers, there = _numbers(seen), 0
-        for batch in reading.tables(select(self.log.c[CHANGE])):
-            there += int(numbers.holds(np.asarray(batch.column(CHANGE), dtype=np.int64)).sum())
-        return there < len(numbers)
+    def held(self, reading: Reading, seen: str) -> int:
+        """See `ChangeLog.held`."""
+        numbers = _numbers(seen)
+        return sum(int(numbers.holds(changes).sum()) for changes in self._changes(reading, true()))
 
     def untold(self, reading: Reading, seen: str) -> bool:
         """Whether the table has been altered or emptied."""
@@ -286,12 +276,18 @@ class MariadbLog(ChangeLog):
 
     def _inserted_and_deleted(self, reading: Reading, seen: str) -> tuple[int, int]:
         """How many rows have been since."""
-        counts = [0, 0]
-        for place, operation in enumerate(("insert", "delete")):
-            asked = select(self.log.c[CHANGE]).where(self.log.c[OPERATION] == operation)
-            for batch in reading.tables(asked):
-                counts[place] += int(self.mask(seen, np.asarray(batch.column(CHANGE), dtype=np.int64)).sum())
+        counts = [
+            sum(
+                int(self.mask(seen, changes).sum()) for changes in self._changes(reading, self.log.c[OPERATION] == kind)
+            )
+            for kind in ("insert", "delete")
+        ]
         return counts[0], counts[1]
+
+    def _changes(self, reading: Reading, condition: ColumnElement[bool]) -> Iterator[npt.NDArray[np.int64]]:
+        """The numbers of the rows that meet a condition, in order, in batches."""
+        for batch in reading.tables(select(self.log.c[CHANGE]).where(condition).order_by(self.log.c[CHANGE])):
+            yield np.asarray(batch.column(CHANGE), dtype=np.int64)
 
     def _columns(self, source: Reading | Connection) -> list[tuple[Any, ...]]:
         """Name, type, character set, collation, bytes and whether it may be NULL, of every column."""

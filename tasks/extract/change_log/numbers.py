@@ -60,7 +60,8 @@ class Numbers:
         lasts = self._lasts
         place = np.minimum(np.searchsorted(lasts, numbers), len(lasts) - 1)
         back, step = lasts[place] - numbers, self.steps[place]
-        return (back >= 0) & (back < step * self.times[place]) & (back % step == 0)
+        found: npt.NDArray[np.bool_] = (back >= 0) & (back < step * self.times[place]) & (back % step == 0)
+        return found
 
     def slices(self, longest: int) -> Iterator[list[int]]:
         """All of them, in ascending order, at most `longest` at a time."""

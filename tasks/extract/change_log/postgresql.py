@@ -112,7 +112,7 @@ class PostgresqlLog(ChangeLog):
         """Rows of transactions that the snapshot does not show."""
         return not_(_shown(seen))
 
-    def rewound(self, reading: Reading, seen: str, *, forgotten: bool) -> bool:
+    def rewound(self, reading: Reading, seen: str) -> bool:
         """Whether transactions have lower numbers than those that were seen."""
         later = text(
             "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric "
@@ -123,6 +123,7 @@ class PostgresqlLog(ChangeLog):
     def forget(self, seen: str, chunk: str) -> None:
         """See `ChangeLog.forget`."""
         with self.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
             self.delete(connection, str(_shown(seen)), chunk)
 
     def _expect_rights(self, connection: Connection) -> bool:

@@ -55,7 +55,7 @@ class SqliteLog(ChangeLog):
         """Higher ones."""
         return self.log.c[CHANGE] > int(seen)
 
-    def rewound(self, reading: Reading, seen: str, *, forgotten: bool) -> bool:
+    def rewound(self, reading: Reading, seen: str) -> bool:
         """Whether numbers were given out that the file does not know of."""
         return self._last(reading) < int(seen)
 

@@ -252,8 +252,9 @@ class ChangeLog:
     # -- SQL --------------------------------------------------------------------------------------------------------
 
     def quoted(self, name: str) -> str:
-        """An identifier."""
-        return self.engine.dialect.identifier_preparer.quote_identifier(name)
+        """An identifier. SQLAlchemy's own quotes are for statements with parameters, where a percent sign is two."""
+        preparer = self.engine.dialect.identifier_preparer
+        return preparer.initial_quote + name.replace(preparer.final_quote, preparer.escape_to_quote) + preparer.final_quote
 
     def qualified(self, name: str) -> str:
         """An identifier in the schema of the table."""

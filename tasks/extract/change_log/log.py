@@ -253,8 +253,8 @@ class ChangeLog:
 
     def quoted(self, name: str) -> str:
         """An identifier. SQLAlchemy's own quotes are for statements with parameters, where a percent sign is two."""
-        preparer = self.engine.dialect.identifier_preparer
-        return preparer.initial_quote + name.replace(preparer.final_quote, preparer.escape_to_quote) + preparer.final_quote
+        known = self.engine.dialect.identifier_preparer
+        return f"{known.initial_quote}{name.replace(known.final_quote, known.escape_to_quote)}{known.final_quote}"
 
     def qualified(self, name: str) -> str:
         """An identifier in the schema of the table."""

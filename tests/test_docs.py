@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from tasks.extract.log import LogExtract
 from tasks.extract.table import TableExtract
+from tasks.extract.triggers import TriggerExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tests.conftest import Databases
@@ -23,17 +25,18 @@ EXTRACT = (ROOT / "docs" / "extract.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)```", EXTRACT, re.DOTALL))
 
 
-def _bookings(databases: Databases) -> None:
+def _bookings(databases: Databases, table: str = "bookings") -> None:
     execute(
         databases.source,
-        "CREATE TABLE bookings (id bigint PRIMARY KEY, seat text, price float8)",
-        "INSERT INTO bookings VALUES (1, 'A', 1), (2, 'B', 2)",
+        f"CREATE TABLE {table} (id bigint PRIMARY KEY, seat text, price float8)",
+        f"INSERT INTO {table} VALUES (1, 'A', 1), (2, 'B', 2)",
     )
 
 
 PREPARE: dict[str, Callable[[Databases], None]] = {
     "orders": lambda databases: put(databases.source, [order(1), order(2)]),
     "bookings": _bookings,
+    "seats": partial(_bookings, table="seats"),
 }
 
 
@@ -42,7 +45,17 @@ def test_an_example_loads_its_source_and_is_short(postgresql: Databases, name: s
     PREPARE[name](postgresql)
     known: dict[str, Any] = {
         kind.__name__: kind
-        for kind in (Pipeline, TableExtract, LogExtract, Upsert, OrderSchema, BookingSchema, timedelta, pa.Field)
+        for kind in (
+            Pipeline,
+            TableExtract,
+            LogExtract,
+            TriggerExtract,
+            Upsert,
+            OrderSchema,
+            BookingSchema,
+            timedelta,
+            pa.Field,
+        )
     }
     pipeline = eval(EXAMPLES[name], known)
     assert run_pipeline(pipeline).counts.inserted == 2

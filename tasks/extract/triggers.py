@@ -30,7 +30,8 @@ class TriggerExtract:
 
     The first run makes log and triggers, and takes a snapshot that ends exactly where the log goes on. Later ones read
     what the log holds and the target does not, and delete it after their commit. When the table's columns have changed,
-    log and triggers are made anew and the run takes a new snapshot.
+    log and triggers are made anew and the run takes a new snapshot. It also does where a MariaDB table was emptied by
+    TRUNCATE, which fires no trigger there. Foreign keys that cascade fire none either, and are refused.
 
     Attributes:
         connection: name of the source database; its role needs the rights to make a table and triggers.

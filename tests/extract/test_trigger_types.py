@@ -39,8 +39,8 @@ COLUMNS = {
     "mariadb": (
         "a tinyint, b boolean, c double, d decimal(38, 9), e decimal(20, 0) unsigned, f date, g time(6), "
         "h datetime(6), i timestamp(3) NULL, j bigint unsigned, k json, l varbinary(300), m bit(12), n varchar(300), "
-        "o char(5), p float, q enum('x', 'ß''', ''), r set('a', 'b'), t year, "
-        "u mediumint zerofill, w longblob, x binary(4), y tinytext, z bit(1), aa inet6, bb uuid, cc varchar(9) CHARACTER SET latin1, dd datetime, "
+        "o char(5), p float, q enum('x', 'ß''', ''), r set('a', 'b'), t year, u mediumint zerofill, w longblob, "
+        "x binary(4), y tinytext, z bit(1), aa inet6, bb uuid, cc varchar(9) CHARACTER SET latin1, dd datetime, "
         "s int GENERATED ALWAYS AS (a * 2) STORED, v int GENERATED ALWAYS AS (a * 3) VIRTUAL",
         [
             """-7, true, 0.1, 12345678901234567890123456789.123456789, 12345678901234567890, '2024-02-29',

@@ -47,6 +47,16 @@ def drop_a_trigger(engine: Engine) -> None:
     execute(engine, f"DROP TRIGGER {triggers(engine)[0]}{table}")
 
 
+def read(target: Engine, attempt: str, position: str | None, *, acknowledge: bool = True) -> tuple[str | None, int]:
+    """What a run does at the source: where its chunk ends, and how many rows it has, markers included."""
+    feed = TriggerExtract("source", "bookings", key=["id"])
+    with feed.open(Home("bookings", "tidegate_x", target, dialect_of(target), attempt), position) as chunk:
+        found = sum(batch.num_rows for batch in chunk.batches())
+        if acknowledge:
+            chunk.acknowledge()
+        return chunk.position, found
+
+
 # -- taken away -----------------------------------------------------------------------------------------------------
 
 
@@ -72,26 +82,16 @@ def test_a_feed_can_be_taken_away_whose_table_is_gone(source: Engine) -> None:
 
 
 def test_a_chunk_that_could_not_be_acknowledged_is_deleted_after_the_next(source: Engine, target: Engine) -> None:
-    feed = TriggerExtract("source", "bookings", key=["id"])
-
-    def read(attempt: str, position: str | None, *, acknowledge: bool = True) -> tuple[str | None, int]:
-        home = Home("bookings", "tidegate_x", target, dialect_of(target), attempt)
-        with feed.open(home, position) as chunk:
-            found = sum(batch.num_rows for batch in chunk.batches())
-            if acknowledge:
-                chunk.acknowledge()
-            return chunk.position, found
-
-    position, _ = read("1", None)
+    position, _ = read(target, "1", None)
     execute(source, "INSERT INTO bookings VALUES (3, 'C', 3)")
-    position, found = read("2", position, acknowledge=False)
+    position, found = read(target, "2", position, acknowledge=False)
     assert (found, waiting(source)) == (1, 1)
-    position, found = read("3", position, acknowledge=False)
+    position, found = read(target, "3", position, acknowledge=False)
     assert (found, waiting(source)) == (0, 1)
     execute(source, "INSERT INTO bookings VALUES (4, 'D', 3)")
-    position, found = read("4", position)
+    position, found = read(target, "4", position)
     assert (found, waiting(source)) == (1, 0)
-    assert read("5", position)[1] == 0
+    assert read(target, "5", position)[1] == 0
 
 
 # -- altered --------------------------------------------------------------------------------------------------------
@@ -109,6 +109,19 @@ def test_a_new_column_makes_a_new_log_and_a_new_snapshot(source: Engine, target:
     execute(source, "UPDATE bookings SET meal = 'soup', seat = 'Z' WHERE id = 3")
     assert terms(run_pipeline(BOOKINGS)) == {"extracted": 1, "updated": 1}
     assert loaded(target) == rows(source)
+
+
+def test_a_log_made_anew_for_a_run_that_died_is_not_gone_on_with(source: Engine, target: Engine) -> None:
+    position, _ = read(target, "1", None)
+    execute(source, *[f"INSERT INTO bookings VALUES ({number}, 'C', 3)" for number in range(10, 20)])
+    position, found = read(target, "2", position, acknowledge=False)
+    assert found == 10
+    execute(source, "ALTER TABLE bookings ADD COLUMN meal varchar(9)")
+    read(target, "3", position, acknowledge=False)
+    for attempt in ("4", "5"):
+        assert read(target, attempt, position, acknowledge=False)[1] == 13
+    position, _ = read(target, "6", position)
+    assert read(target, "7", position)[1] == 0
 
 
 @pytest.mark.parametrize("kind", ["postgresql", pytest.param("mariadb", marks=pytest.mark.mariadb)])

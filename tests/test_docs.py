@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasks.extract.log import LogExtract
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
+from tasks.extract.triggers import TriggerExtract
 from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
@@ -43,11 +45,11 @@ class EventSchema(pa.DataFrameModel):
     name: str
 
 
-def _bookings(databases: Databases) -> None:
+def _bookings(databases: Databases, table: str = "bookings") -> None:
     execute(
         databases.source,
-        "CREATE TABLE bookings (id bigint PRIMARY KEY, seat text, price float8)",
-        "INSERT INTO bookings VALUES (1, 'A', 1), (2, 'B', 2)",
+        f"CREATE TABLE {table} (id bigint PRIMARY KEY, seat text, price float8)",
+        f"INSERT INTO {table} VALUES (1, 'A', 1), (2, 'B', 2)",
     )
 
 
@@ -67,7 +69,7 @@ def _events(databases: Databases) -> None:
     )
 
 
-def _seats(_: Databases) -> None:
+def _tickets(_: Databases) -> None:
     Path("events").mkdir()
     Path("events/bookings-1.jsonl").write_text("".join(json.dumps(event("c", row(n))) + "\n" for n in (1, 2)))
 
@@ -78,11 +80,12 @@ PREPARE: dict[str, Callable[[Databases], None]] = {
     "customers": _customers,
     "events": _events,
     "parts": lambda databases: parts.put(databases.source, [parts.part(1), parts.part(2)]),
-    "seats": _seats,
+    "seats": partial(_bookings, table="seats"),
+    "tickets": _tickets,
 }
 
 
-EXTRACTS = (TableExtract, SequenceExtract, SnapshotDiff, LogExtract, DebeziumExtract, DebeziumEvents)
+EXTRACTS = (TableExtract, SequenceExtract, SnapshotDiff, LogExtract, TriggerExtract, DebeziumExtract, DebeziumEvents)
 LOADS = (Append, Replace, Upsert)
 SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema)
 

@@ -61,11 +61,12 @@ def test_every_extract_load_and_link_it_names_exists() -> None:
     from tasks.extract.log import LogExtract
     from tasks.extract.rows import RowsExtract
     from tasks.extract.table import TableExtract
+    from tasks.extract.triggers import TriggerExtract
     from tasks.load.append import Append
     from tasks.load.replace import Replace
     from tasks.load.upsert import Upsert
 
-    for known in (TableExtract, LogExtract, ApiExtract, RowsExtract, Upsert, Append, Replace):
+    for known in (TableExtract, LogExtract, TriggerExtract, ApiExtract, RowsExtract, Upsert, Append, Replace):
         assert f"| `{known.__name__}` |" in README
     for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (Path(__file__).parent.parent / link).exists(), link

@@ -32,6 +32,7 @@ from tasks.dialects.dialect import Dialect
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.mariadb_reader import MariadbReader
 from tasks.dialects.mariadb_types import arrow_table, column_type
+from tasks.dialects.reading import Reading
 from tasks.dialects.snapshot_reader import SnapshotReader
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.window import to_utc
@@ -56,6 +57,7 @@ _ACCESS_DENIED = 1227
 # The server keeps its list of transactions for 0.1 s after anybody has read it.
 _CACHED_SECONDS = 0.15
 _FRESH_SECONDS = 10
+_LOCK_SECONDS = 30
 
 _OPEN_TRANSACTIONS = text("""
     SELECT trx_mysql_thread_id AS session, trx_started AS started, trx_is_read_only AS read_only
@@ -93,6 +95,15 @@ class Mariadb(Dialect):
         self._refuse_without_snapshots(relation)
         with self.snapshot(engine) as connection:
             yield MariadbReader(self, connection, relation, key)
+
+    @contextlib.contextmanager
+    def reading(self, engine: Engine, kept: Sequence[Table] = ()) -> Iterator[Reading]:
+        """One snapshot; who has looked at a table in it keeps it from being altered, or emptied by TRUNCATE."""
+        with self.snapshot(engine) as connection:
+            connection.exec_driver_sql(f"SET lock_wait_timeout = {_LOCK_SECONDS}")
+            for table in kept:
+                connection.execute(select(literal_column("1")).select_from(table).limit(0))
+            yield Reading(self, connection)
 
     def clock(self, connection: Connection) -> datetime:
         """The server's clock now, to the microsecond."""
@@ -189,7 +200,7 @@ class Mariadb(Dialect):
             try:
                 oldest = self._oldest_start(connection, where)
             except DBAPIError as error:
-                if _code(error) != _ACCESS_DENIED:
+                if error_code(error) != _ACCESS_DENIED:
                     raise
                 oldest = None
             connection.rollback()
@@ -221,12 +232,13 @@ class Mariadb(Dialect):
 
     def is_retriable(self, error: Exception) -> bool:
         """By the server's number, or the client's; a connection that is closed has none."""
-        if isinstance(error, DBAPIError) and _code(error) in _RETRIABLE:
+        if isinstance(error, DBAPIError) and error_code(error) in _RETRIABLE:
             return True
         return super().is_retriable(error)
 
 
-def _code(error: DBAPIError) -> int | None:
+def error_code(error: DBAPIError) -> int | None:
+    """The number of the server, or of the client; None where there is none."""
     arguments = getattr(error.orig, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 

@@ -217,7 +217,7 @@ class Postgresql(Dialect):
         with adbc.connect(conninfo, autocommit=False) as connection:
             reading = PostgresqlReading(engine, connection, _plain_types)
             for table in kept:
-                reading.lock(engine.dialect.identifier_preparer.format_table(table))
+                reading.lock(engine.dialect.identifier_preparer.format_table(table).replace("%%", "%"))
             yield reading
 
     def read_at(self, engine: Engine, relation: Table, columns: Sequence[str], snapshot: str) -> Iterator[pa.Table]:

@@ -26,11 +26,12 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class TriggerExtract:
-    """Follow a table of PostgreSQL or SQLite by triggers that write to a change log beside it.
+    """Follow a table of PostgreSQL, MariaDB or SQLite by triggers that write to a change log beside it.
 
     The first run makes log and triggers, and takes a snapshot that ends exactly where the log goes on. Later ones read
     what the log holds and the target does not, and delete it after their commit. When the table's columns have changed,
-    log and triggers are made anew and the run takes a new snapshot.
+    log and triggers are made anew and the run takes a new snapshot. It also does where a MariaDB table was emptied by
+    TRUNCATE, which fires no trigger there. Foreign keys that cascade fire none either, and are refused.
 
     Attributes:
         connection: name of the source database; its role needs the rights to make a table and triggers.
@@ -87,7 +88,6 @@ class TriggerExtract:
             log = self._log(home)
             if place is None or reshaped:
                 log.prepare()
-            log.ready(place.seen if place else None)
             covered_until = log.clock()
             with contextlib.ExitStack() as opening:
                 reading = opening.enter_context(log.reading())
@@ -95,9 +95,9 @@ class TriggerExtract:
                 after = None if reshaped else self._after(log, reading, state, place)
                 if state.sound and (after or place is None or reshaped):
                     assert state.token is not None, "a sound log has one"
-                    now = _Place(home.name, state.token, log.seen(reading, place.seen if after and place else None))
-                    stack.push(opening.pop_all())
-                    return _LogChunk(self, log, reading, now, after, covered_until, reshaped)
+                    now = _Place.at(log, reading, state.token, after, home.attempt)
+                    held = stack.enter_context(opening.pop_all())
+                    return _LogChunk(self, log, reading, held, now, after, covered_until, reshaped)
                 reshaped = place is not None
         raise SourceUnavailable(f"{self.where}: the table's columns or triggers kept changing. Run the pipeline again.")
 
@@ -106,6 +106,7 @@ class TriggerExtract:
 
         Raises:
             SourceError: changes are lost, by somebody else's hand.
+            SourceUnavailable: they are, or another run has read them.
         """
         if place is None:
             return None
@@ -115,14 +116,20 @@ class TriggerExtract:
             return None
         if state.missing:
             raise self._lost(place, f"has lost the trigger {state.missing[0]!r}, or it is switched off")
-        if log.rewound(reading, place.seen):
+        forgotten = log.forgotten(reading)
+        if forgotten not in (place.chunk, place.forgotten):
+            # Another run of this pipeline may have committed since; then the next attempt begins where that has ended.
+            what = "has changes behind it that the target does not know of; was either restored from a backup?"
+            raise SourceUnavailable(str(self._lost(place, what)))
+        held = forgotten == place.chunk or log.held(reading, place.seen) >= place.rows
+        if not held or log.rewound(reading, place.seen):
             raise self._lost(place, "is older than what was read of it; was the source restored from a backup?")
-        return None if state.outdated else place.seen
+        return None if state.outdated or log.untold(reading, place.seen) else place.seen
 
     def _lost(self, place: "_Place", what: str) -> SourceError:
         return SourceError(
-            f"{self.where} {what}: the changes since {place.seen} are lost. Run the pipeline with full_refresh: it "
-            "makes the log anew, takes a new snapshot, and deletes what is gone from the target."
+            f"{self.where}, {place.name!r}, {what}. Changes are lost. Run the pipeline with full_refresh: it makes the "
+            "log anew, takes a new snapshot, and deletes what is gone from the target."
         )
 
     def _log(self, home: Home) -> ChangeLog:
@@ -140,14 +147,26 @@ class _Place:
         name: of the log.
         token: of the log.
         seen: which of its rows are in the target, in the database's terms.
+        chunk: that read them; the log names it once it has deleted them.
+        forgotten: the chunk that the log named then.
+        rows: how many of its rows are seen, and will be deleted.
     """
 
     name: str
     token: str
     seen: str
+    chunk: str
+    forgotten: str
+    rows: int
 
     def __str__(self) -> str:
-        return json.dumps({"log": self.name, "token": self.token, "seen": self.seen})
+        return json.dumps({"log": self.name, **{field: getattr(self, field) for field in _FIELDS}})
+
+    @classmethod
+    def at(cls, log: ChangeLog, reading: Reading, token: str, after: str | None, chunk: str) -> "_Place":
+        """Where `reading` ends, which goes on from `after`."""
+        seen = log.seen(reading, after)
+        return cls(log.name, token, seen, chunk, log.forgotten(reading), log.held(reading, seen))
 
     @classmethod
     def of(cls, home: Home, position: str | None) -> "_Place | None":
@@ -155,16 +174,24 @@ class _Place:
         if position is None:
             return None
         known = json.loads(position)
-        return cls(known["log"], known["token"], known["seen"]) if known["log"] == home.name else None
+        return cls(known["log"], *(known[field] for field in _FIELDS)) if known["log"] == home.name else None
+
+
+_FIELDS = ("token", "seen", "chunk", "forgotten", "rows")
 
 
 @dataclass
 class _LogChunk:
-    """The changes that have not been seen, or the whole table."""
+    """The changes that have not been seen, or the whole table.
+
+    The source is let go of as soon as everything is read: on SQLite a reader keeps whoever writes from committing, this
+    chunk's own `acknowledge` included, and elsewhere it keeps the table from being altered.
+    """
 
     feed: TriggerExtract
     log: ChangeLog
     reading: Reading
+    held: contextlib.ExitStack
     place: _Place
     after: str | None
     covered_until: datetime | None
@@ -182,22 +209,26 @@ class _LogChunk:
 
     def batches(self) -> Iterator[pa.Table]:
         with self.feed._source_errors():
-            if self.after is None:
-                yield pa.table({OPERATION: ["snapshot"]})
-                yield from self.reading.tables(self.log.rows())
-                return
-            for batch in self.reading.tables(self.log.changes(self.after)):
-                mask = self.log.mask(self.after, np.asarray(batch.column(CHANGE), dtype=np.int64))
-                unseen = batch if mask is None else batch.filter(pa.array(mask))
-                if unseen.num_rows:
-                    yield _as_changes(unseen, list(self.log.source.c.keys()))
+            yield from self._snapshot() if self.after is None else self._changes(self.after)
+            self.held.close()
+
+    def _snapshot(self) -> Iterator[pa.Table]:
+        yield pa.table({OPERATION: ["snapshot"]})
+        yield from self.reading.tables(self.log.rows())
+
+    def _changes(self, after: str) -> Iterator[pa.Table]:
+        for batch in self.reading.tables(self.log.changes(after)):
+            mask = self.log.mask(after, np.asarray(batch.column(CHANGE), dtype=np.int64))
+            unseen = batch if mask is None else batch.filter(pa.array(mask))
+            if unseen.num_rows:
+                yield _as_changes(unseen, list(self.log.source.c.keys()))
 
     def remember(self, connection: Any) -> None:
         pass
 
     def acknowledge(self) -> None:
         with self.feed._source_errors():
-            self.log.forget(self.place.seen)
+            self.log.forget(self.place.seen, self.place.chunk)
 
     def notices(self) -> Sequence[Notice]:
         table = self.feed.table
@@ -212,7 +243,10 @@ class _LogChunk:
             )
         ]
         if self.reshaped:
-            text = f"the columns of {table} have changed; its change log was made anew, and a new snapshot was taken."
+            text = (
+                f"{table} had changed in a way that triggers do not tell, its columns for instance; a new snapshot was "
+                "taken."
+            )
             found.append(Notice("etl.log.reshaped", text, {"table": table}))
         return found
 

@@ -85,7 +85,7 @@ def history(databases: Databases, ordered: Ordered, seed: int) -> None:
     table = f"ordered_{seed}"
     load = Upsert("target", table, key=["id"])
     pipeline = replace(BOOKINGS, name=table, extract=ordered.extract, schema=ordered.schema, load=load)
-    with Writers(conninfo, "bookings", dice, truncates=False) as writers:
+    with Writers(databases.source, "bookings", dice, truncates=False) as writers:
         for _ in range(dice.randrange(2, 5)):
             for _ in range(dice.randrange(15)):
                 writers.step()

@@ -50,7 +50,7 @@ def history(databases: Databases, seed: int) -> None:
     def run() -> None:
         run_pipeline(pipeline, full_refresh=refreshes and dice_of_runs.random() < 0.3)
 
-    with Writers(conninfo, "bookings", dice, truncates=not refreshes) as writers:
+    with Writers(databases.source, "bookings", dice, truncates=not refreshes) as writers:
         for _ in range(dice.randrange(2, 4)):
             for _ in range(dice.randrange(15)):
                 writers.step()

@@ -59,7 +59,7 @@ def history(databases: Databases, seed: int) -> None:
         run_pipeline(pipeline, full_refresh=refreshes and dice_of_runs.random() < 0.3)
 
     dice_of_runs = random.Random(seed + 1_000_000)
-    with Writers(conninfo, "bookings", dice, truncates=not refreshes) as writers:
+    with Writers(databases.source, "bookings", dice, truncates=not refreshes) as writers:
         for _ in range(dice.randrange(2, 5)):
             for _ in range(dice.randrange(15)):
                 writers.step()

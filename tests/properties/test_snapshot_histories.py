@@ -48,7 +48,7 @@ def history(databases: Databases, seed: int) -> None:
         extract=SnapshotDiff("source", "bookings", key=["id"], max_shrink=1.0),
         load=Upsert("target", table, key=["id"]),
     )
-    with Writers(conninfo, "bookings", dice, truncates=False) as writers:
+    with Writers(databases.source, "bookings", dice, truncates=False) as writers:
         for _ in range(dice.randrange(2, 5)):
             for _ in range(dice.randrange(15)):
                 writers.step()

@@ -24,7 +24,11 @@ def change_log(engine: Engine, table: str, key: Sequence[str], name: str, where:
         from tasks.extract.change_log.sqlite import SqliteLog
 
         return SqliteLog(engine, dialect, table, key, name, where)
+    if dialect.name in ("mariadb", "mysql"):
+        from tasks.extract.change_log.mariadb import MariadbLog
+
+        return MariadbLog(engine, dialect, table, key, name, where)
     raise ConfigError(
-        f"{where}: triggers are known for PostgreSQL and SQLite, and this is {dialect.name}. Read it by a "
+        f"{where}: triggers are known for PostgreSQL, MariaDB and SQLite, and this is {dialect.name}. Read it by a "
         "cursor with TableExtract, or compare snapshots."
     )

@@ -9,8 +9,8 @@
 | `new_…`, `old_…` | the row after and before the change, in the types of the table |
 
 A change of a row's key is two changes. The log's own marks: `log` is its first row, which stays, and whose token tells
-this log from another of its name; after `reshaped` or `lost` the rows before cannot be relied on, and a snapshot has to
-be taken.
+this log from another of its name; `forgotten`, which stays too, names the chunk whose rows were deleted last; after
+`reshaped` or `lost` the rows before cannot be relied on, and a snapshot has to be taken.
 """
 
 import uuid
@@ -36,6 +36,7 @@ from sqlalchemy import (
     Text,
     func,
     inspect,
+    not_,
     select,
 )
 
@@ -47,7 +48,9 @@ from tasks.window import to_utc
 
 CHANGE, CHANGED_AT, NOTE = "etl_change", "etl_changed_at", "etl_note"
 CHANGES = ("insert", "update", "delete", "truncate")
-LOG, RESHAPED, LOST = "log", "reshaped", "lost"
+LOG, FORGOTTEN, RESHAPED, LOST = "log", "forgotten", "reshaped", "lost"
+LASTING = f"'{LOG}', '{FORGOTTEN}'"
+"""The marks that stay, in SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,6 @@ class ChangeLog:
         where: as a message begins.
     """
 
-    longest_name = 63
-
     def __init__(self, engine: Engine, dialect: Dialect, table: str, key: Sequence[str], name: str, where: str) -> None:
         self.engine = engine
         self.dialect = dialect
@@ -109,7 +110,11 @@ class ChangeLog:
         raise NotImplementedError
 
     def state(self, reading: Reading) -> State:
-        """What is there now."""
+        """What is there now.
+
+        Raises:
+            SourceError: triggers cannot follow the table any more.
+        """
         raise NotImplementedError
 
     def seen(self, reading: Reading, before: str | None) -> str:
@@ -131,14 +136,19 @@ class ChangeLog:
 
     def rewound(self, reading: Reading, seen: str) -> bool:
         """Whether the log is older than what was `seen` of it: restored from a backup."""
+        return False
+
+    def untold(self, reading: Reading, seen: str) -> bool:
+        """Whether the table has changed since, in a way that no trigger is told of."""
+        return False
+
+    def forget(self, seen: str, chunk: str) -> None:
+        """Delete the rows `seen`, and note in the same transaction that the `chunk` has them."""
         raise NotImplementedError
 
-    def forget(self, seen: str) -> None:
-        """Delete the rows `seen`."""
-        raise NotImplementedError
-
-    def ready(self, before: str | None) -> None:
-        """Called before a reading begins, with what an earlier one showed."""
+    def fits(self, column: str) -> bool:
+        """Whether the database takes a name of this length."""
+        return len(column.encode()) <= 63
 
     # -- what they have in common -----------------------------------------------------------------------------------
 
@@ -156,7 +166,7 @@ class ChangeLog:
             raise SourceError(f"{self.where}: there is no column {unknown[0]!r}; the columns are {', '.join(names)}.")
         reserved = {OPERATION, BEFORE, POSITION, COMMITTED_AT}
         for name in names:
-            if name in reserved or len(f"new_{name}".encode()) > self.longest_name:
+            if name in reserved or not self.fits(f"new_{name}"):
                 raise SourceError(
                     f"{self.where}: the column {name!r} has a name that is reserved, or too long to be followed under "
                     f"the name 'new_{name}'. Rename it, or follow a table without it."
@@ -196,6 +206,13 @@ class ChangeLog:
         mask = self.mask(seen, changes)
         return True if mask is None else bool(mask.any())
 
+    def held(self, reading: Reading, seen: str) -> int:
+        """How many of the rows `seen` are there, without the marks that stay; all of them, until they are deleted."""
+        counted = select(func.count()).where(
+            self.log.c[OPERATION].in_([*CHANGES, RESHAPED, LOST]), not_(self.unseen(seen))
+        )
+        return int(only(reading.rows(counted)))
+
     def changes(self, seen: str) -> Select[Any]:
         """The changes not yet `seen`, in order: number, operation, the row after, the row before."""
         columns = self.dialect.read_columns(self.log)
@@ -228,15 +245,16 @@ class ChangeLog:
         found = only(reading.rows(select(self.log.c[NOTE]).where(self.log.c[OPERATION] == LOG)))
         return None if found is None else str(found)
 
-    def new_token(self) -> str:
-        """A token that no other log has."""
-        return uuid.uuid4().hex
+    def forgotten(self, reading: Reading) -> str:
+        """The chunk whose rows were deleted last; nothing where there has been none."""
+        return only(reading.rows(select(self.log.c[NOTE]).where(self.log.c[OPERATION] == FORGOTTEN))) or ""
 
     # -- SQL --------------------------------------------------------------------------------------------------------
 
     def quoted(self, name: str) -> str:
-        """An identifier."""
-        return self.engine.dialect.identifier_preparer.quote_identifier(name)
+        """An identifier. SQLAlchemy's own quotes are for statements with parameters, where a percent sign is two."""
+        known = self.engine.dialect.identifier_preparer
+        return f"{known.initial_quote}{name.replace(known.final_quote, known.escape_to_quote)}{known.final_quote}"
 
     def qualified(self, name: str) -> str:
         """An identifier in the schema of the table."""
@@ -255,6 +273,18 @@ class ChangeLog:
         """Every column of `row`: `OLD`, `NEW` or an alias."""
         return [f"{row}.{name}" for name in self.names()]
 
-    def run(self, connection: Connection, statement: str) -> None:
-        """Execute a statement as it is written; a percent sign in a name is no parameter."""
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    def marks(self, token: str | None) -> list[tuple[str, str]]:
+        """Operation and note of a new log's first rows; `token` is that of the log it replaces."""
+        made_anew = [(RESHAPED, "made anew")] if token else []
+        return [(LOG, token or uuid.uuid4().hex), (FORGOTTEN, ""), *made_anew]
+
+    def delete(self, connection: Connection, condition: str, chunk: str) -> None:
+        """Delete the rows that meet a condition in SQL, and note it where there were any."""
+        log = self.qualified(self.name)
+        gone = self.run(connection, f"DELETE FROM {log} WHERE etl_operation NOT IN ({LASTING}) AND {condition}")
+        if gone:
+            self.run(connection, f"UPDATE {log} SET {NOTE} = '{chunk}' WHERE etl_operation = '{FORGOTTEN}'")
+
+    def run(self, connection: Connection, statement: str) -> int:
+        """Execute a statement as it is written, a percent sign in a name is no parameter; how many rows it wrote."""
+        return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).rowcount

@@ -1,14 +1,16 @@
 """`PostgresqlLog`: what has been seen of a log is a snapshot, so nothing waits for long transactions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg import errors
-from sqlalchemy import Boolean, ColumnElement, Connection, literal_column, not_, select, text
+from sqlalchemy import Boolean, ColumnElement, Connection, Engine, literal_column, not_, select, text
 from sqlalchemy.exc import DBAPIError
 
+from tasks.dialects.dialect import Dialect
 from tasks.dialects.reading import Reading, only
 from tasks.errors import SourceError
-from tasks.extract.change_log.log import CHANGE, CHANGED_AT, LOG, LOST, NOTE, RESHAPED, ChangeLog, State
+from tasks.extract.change_log.log import CHANGE, CHANGED_AT, LOG, LOST, NOTE, ChangeLog, State
 
 _TXID = "etl_txid"
 _LOCK_SECONDS = 10
@@ -23,25 +25,29 @@ _TRIGGERS = """
     SELECT t.tgname::text FROM pg_trigger t
     WHERE t.tgrelid = to_regclass('{table}') AND t.tgfoid = to_regprocedure('{function}') AND t.tgenabled IN ('O', 'A')
 """
-_FITNESS = text("""
-    SELECT c.relkind::text AS kind,
-           EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_children,
-           row_security_active(c.oid) AS filtered,
-           has_table_privilege(c.oid, 'SELECT') AS may_read,
-           has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
-           has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
-           pg_has_role(c.relowner, 'USAGE') AS owned,
-           quote_ident(current_user) AS role, quote_ident(n.nspname) AS schema
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(:table)
+_SCHEMA = text("""
+    SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(:table)),
+                    quote_ident(current_schema()))
 """)
-_UNIQUE_KEYS = text("""
+_FITNESS = """
+    SELECT c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
+           row_security_active(c.oid)
+    FROM pg_class c WHERE c.oid = to_regclass('{table}')
+"""
+_RIGHTS = """
+    SELECT has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'TRIGGER'),
+           has_schema_privilege(c.relnamespace, 'CREATE'), pg_has_role(c.relowner, 'USAGE'),
+           quote_ident(current_user), quote_ident(n.nspname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('{table}')
+"""
+_UNIQUE_KEYS = """
     SELECT array_agg(a.attname::text)
     FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) AS k(attnum)
          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = to_regclass(:table) AND i.indisunique AND i.indimmediate AND i.indisvalid
+    WHERE i.indrelid = to_regclass('{table}') AND i.indisunique AND i.indimmediate AND i.indisvalid
       AND i.indpred IS NULL AND i.indexprs IS NULL
     GROUP BY i.indexrelid
-""")
+"""
 
 
 class PostgresqlLog(ChangeLog):
@@ -49,8 +55,21 @@ class PostgresqlLog(ChangeLog):
 
     A row is written down as it stands in the table when the trigger runs, not as the statement left it: another trigger
     of the table may have changed it again in between, and has been written down already. An error that comes of
-    columns altered since never reaches whoever writes; `lost` is written down instead.
+    columns altered since, or of row security, never reaches whoever writes; `lost` is written down instead. Where the
+    log itself has been dropped there is nowhere to write, and the next run finds that it is gone.
     """
+
+    def __init__(self, engine: Engine, dialect: Dialect, table: str, key: Sequence[str], name: str, where: str) -> None:
+        super().__init__(engine, dialect, table, key, name, where)
+        if self.schema is None:
+            # The function looks nowhere by itself: whoever writes may have a search path of their own.
+            with engine.connect() as connection:
+                found = connection.execute(
+                    text("SELECT n FROM parse_ident(:schema) AS n(n)"),
+                    {"schema": connection.execute(_SCHEMA, {"table": self.quoted(table)}).scalar_one()},
+                ).scalar_one()
+            self.schema = found[0]
+            self._table = f"{self.schema}.{table}"
 
     def prepare(self) -> None:
         """See `ChangeLog.prepare`.
@@ -62,10 +81,11 @@ class PostgresqlLog(ChangeLog):
         with self.engine.begin() as connection:
             self.dialect.serialize(connection, f"etl_change_log {self.name}")
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
-            owned = self._expect_fit(connection)
+            self._lookup()
             state = self._state(connection)
             if state.sound:
                 return
+            owned = self._expect_rights(connection)
             try:
                 self._make(connection, state, owned)
             except DBAPIError as error:
@@ -100,44 +120,51 @@ class PostgresqlLog(ChangeLog):
         )
         return bool(only(reading.rows(later)))
 
-    def forget(self, seen: str) -> None:
+    def forget(self, seen: str, chunk: str) -> None:
         """See `ChangeLog.forget`."""
         with self.engine.begin() as connection:
-            self.run(
-                connection,
-                f"DELETE FROM {self.qualified(self.name)} WHERE etl_operation <> '{LOG}' AND {_shown(seen)}",
-            )
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+            self.delete(connection, str(_shown(seen)), chunk)
 
-    def _expect_fit(self, connection: Connection) -> bool:
-        """Whether the role owns the table, once it is clear that triggers can follow it."""
-        table = {"table": self.table_sql}
-        fit = connection.execute(_FITNESS, table).one()
-        if fit.kind != "r" or fit.has_children:
-            raise SourceError(
-                f"{self.where}: a trigger tells of the rows of a plain table. This is a view, is partitioned or has "
-                "children, which can be emptied without it. Follow each of the tables under it, or use LogExtract."
-            )
+    def _expect_rights(self, connection: Connection) -> bool:
+        """Whether the role owns the table, once it is clear that it may make what is needed.
+
+        Raises:
+            SourceError: it may not.
+        """
+        ((may_read, may_trigger, may_create, owned, role, schema),) = self._ask(connection, _RIGHTS)
         grants = [
             grant
             for allowed, grant in (
-                (fit.may_read, f"GRANT SELECT ON {self.table_sql} TO {fit.role}"),
-                (fit.may_trigger, f"GRANT TRIGGER ON {self.table_sql} TO {fit.role}"),
-                (fit.may_create, f"GRANT CREATE ON SCHEMA {fit.schema} TO {fit.role}"),
-                (not fit.filtered, f"ALTER ROLE {fit.role} BYPASSRLS"),
+                (may_read, f"GRANT SELECT ON {self.table_sql} TO {role}"),
+                (may_trigger, f"GRANT TRIGGER ON {self.table_sql} TO {role}"),
+                (may_create, f"GRANT CREATE ON SCHEMA {schema} TO {role}"),
             )
             if not allowed
         ]
         if grants:
             raise SourceError(f"{self.where}: its role lacks rights to make a change log. {'; '.join(grants)}.")
-        not_null = {name for name, _, _, required in self._columns(connection) if required}
-        unique = [set(columns) for (columns,) in connection.execute(_UNIQUE_KEYS, table)]
+        return bool(owned)
+
+    def _expect_fit(self, source: Reading | Connection) -> None:
+        fitness = self._ask(source, _FITNESS)
+        if fitness and not fitness[0][0]:
+            raise SourceError(
+                f"{self.where}: a trigger tells of the rows of a plain table. This is a view, is partitioned or has "
+                "children, which can be emptied without it. Follow each of the tables under it, or use LogExtract."
+            )
+        if fitness and fitness[0][1]:
+            raise SourceError(
+                f"{self.where}: row security hides rows from its role. Give it BYPASSRLS: ALTER ROLE … BYPASSRLS."
+            )
+        not_null = {name for name, _, _, required in self._columns(source) if required}
+        unique = [set(columns) for (columns,) in self._ask(source, _UNIQUE_KEYS)]
         if not set(self.key) <= not_null or not any(columns <= set(self.key) for columns in unique):
             raise SourceError(
                 f"{self.where}: its key ({', '.join(self.key)}) is not unique, without NULL and checked at once, "
                 "so the order of its changes says nothing. Declare the primary key, or make the constraint NOT "
                 "DEFERRABLE and the columns NOT NULL."
             )
-        return bool(fit.owned)
 
     def _make(self, connection: Connection, state: State, owned: bool) -> None:
         log = self.qualified(self.name)
@@ -158,11 +185,11 @@ class PostgresqlLog(ChangeLog):
         self.run(
             connection,
             f"CREATE OR REPLACE FUNCTION {self._function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
-            f"SET search_path = pg_catalog, pg_temp AS $tidegate${self._body(columns)}$tidegate$",
+            "SET search_path = pg_catalog, pg_temp SET row_security = off "
+            f"AS $tidegate${self._body(columns)}$tidegate$",
         )
         self._make_triggers(connection, owned)
-        marks = [(LOG, state.token or self.new_token()), *([(RESHAPED, "made anew")] if state.token else [])]
-        for operation, note in marks:
+        for operation, note in self.marks(state.token):
             self.run(connection, f"INSERT INTO {log} (etl_operation, {NOTE}) VALUES ('{operation}', '{note}')")
 
     def _make_triggers(self, connection: Connection, owned: bool) -> None:
@@ -192,47 +219,45 @@ class PostgresqlLog(ChangeLog):
         return f"""
 -- {shape}
 DECLARE
-    gone {log}%ROWTYPE;
-    kept {log}%ROWTYPE;
     moved boolean;
+    reason text;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         INSERT INTO {log} (etl_operation) VALUES ('truncate');
         RETURN NULL;
     END IF;
-    BEGIN
-        moved := TG_OP = 'UPDATE' AND ({moved});
-        IF TG_OP = 'DELETE' OR moved THEN
-            SELECT 'delete', {", ".join(f"OLD.{n}" for n in plain)}
-            INTO gone.etl_operation, {", ".join(f"gone.{n}" for n in old)}
-            WHERE NOT EXISTS (SELECT FROM {table} AS present WHERE {same["OLD"]});
-        END IF;
-        IF TG_OP <> 'DELETE' THEN
-            SELECT CASE WHEN TG_OP = 'INSERT' OR moved THEN 'insert' ELSE 'update' END,
-                {", ".join(f"present.{n}" for n in plain)}
-            INTO kept.etl_operation, {", ".join(f"kept.{n}" for n in new)}
-            FROM {table} AS present WHERE {same["NEW"]};
-        END IF;
-        IF kept.etl_operation = 'update' THEN
-            SELECT {", ".join(f"OLD.{n}" for n in plain)} INTO {", ".join(f"kept.{n}" for n in old)};
-        END IF;
-    EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception THEN
-        INSERT INTO {log} (etl_operation, {NOTE}) VALUES ('{LOST}', SQLERRM);
-        RETURN NULL;
-    END;
-    IF gone.etl_operation IS NOT NULL THEN
+    moved := TG_OP = 'UPDATE' AND ({moved});
+    IF TG_OP = 'DELETE' OR moved THEN
         INSERT INTO {log} (etl_operation, {", ".join(old)})
-        VALUES (gone.etl_operation, {", ".join(f"gone.{n}" for n in old)});
+        SELECT 'delete', {", ".join(f"OLD.{n}" for n in plain)}
+        WHERE NOT EXISTS (SELECT FROM {table} AS present WHERE {same["OLD"]});
     END IF;
-    IF kept.etl_operation IS NOT NULL THEN
+    IF TG_OP = 'INSERT' OR moved THEN
+        INSERT INTO {log} (etl_operation, {", ".join(new)})
+        SELECT 'insert', {", ".join(f"present.{n}" for n in plain)} FROM {table} AS present WHERE {same["NEW"]};
+    ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO {log} (etl_operation, {", ".join([*new, *old])})
-        VALUES (kept.etl_operation, {", ".join(f"kept.{n}" for n in [*new, *old])});
+        SELECT 'update', {", ".join([*(f"present.{n}" for n in plain), *(f"OLD.{n}" for n in plain)])}
+        FROM {table} AS present WHERE {same["NEW"]};
     END IF;
+    RETURN NULL;
+EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception THEN
+    reason := SQLERRM;
+    BEGIN
+        INSERT INTO {log} (etl_operation, {NOTE}) VALUES ('{LOST}', reason);
+    EXCEPTION WHEN undefined_table OR undefined_column THEN
+        -- The log has been dropped.
+    END;
     RETURN NULL;
 END
 """
 
+    def _lookup(self) -> None:
+        """Tell of a table or a column that is not there before anything else is asked."""
+        assert self.source is not None
+
     def _state(self, source: Reading | Connection) -> State:
+        self._expect_fit(source)
         columns = self._columns(source)
         body = only(self._ask(source, _FUNCTION))
         triggers = {name for (name,) in self._ask(source, _TRIGGERS)}

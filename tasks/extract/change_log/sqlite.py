@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from tasks.dialects.reading import Reading, only
 from tasks.errors import SourceError
-from tasks.extract.change_log.log import CHANGE, CHANGED_AT, LOG, NOTE, RESHAPED, ChangeLog, State
+from tasks.extract.change_log.log import CHANGE, CHANGED_AT, LOG, NOTE, ChangeLog, State
 
 _CANDIDATE = "replaced?"
 """Mark of a row that INSERT OR REPLACE may be about to delete without firing a trigger for it."""
@@ -20,8 +20,6 @@ class SqliteLog(ChangeLog):
     those rows are noted before, and taken for deleted if they are gone after.
     """
 
-    longest_name = 1 << 20
-
     def prepare(self) -> None:
         """See `ChangeLog.prepare`."""
         with self.dialect.transaction(self.engine) as connection:
@@ -33,8 +31,7 @@ class SqliteLog(ChangeLog):
             self._drop(connection)
             for statement in (self._table_sql(connection), self._index_sql, *self._triggers(connection).values()):
                 self.run(connection, statement)
-            marks = [(LOG, state.token or self.new_token()), *([(RESHAPED, "made anew")] if state.token else [])]
-            for place, (operation, note) in enumerate(marks, 1):
+            for place, (operation, note) in enumerate(self.marks(state.token), 1):
                 self.run(
                     connection,
                     f"INSERT INTO {self.qualified(self.name)} ({CHANGE}, etl_operation, {NOTE}) "
@@ -62,13 +59,14 @@ class SqliteLog(ChangeLog):
         """Whether numbers were given out that the file does not know of."""
         return self._last(reading) < int(seen)
 
-    def forget(self, seen: str) -> None:
+    def forget(self, seen: str, chunk: str) -> None:
         """See `ChangeLog.forget`."""
         with self.dialect.transaction(self.engine) as connection:
-            self.run(
-                connection,
-                f"DELETE FROM {self.qualified(self.name)} WHERE etl_operation <> '{LOG}' AND {CHANGE} <= {int(seen)}",
-            )
+            self.delete(connection, f"{CHANGE} <= {int(seen)}", chunk)
+
+    def fits(self, column: str) -> bool:
+        """Any."""
+        return True
 
     def _expect_fit(self, connection: Connection) -> None:
         # The table is looked up first, so that its absence is told in the usual words.

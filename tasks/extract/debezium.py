@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 from tasks.change_columns import COMMITTED_AT, OPERATION
 from tasks.connections import engine
 from tasks.errors import ConfigError, remember_secret
-from tasks.extract import replication
-from tasks.extract.debezium_envelope import EnvelopeDecoder, Event
-from tasks.extract.debezium_mysql import MysqlLog
-from tasks.extract.debezium_postgresql import PostgresqlLog
-from tasks.extract.debezium_process import EngineProcess
-from tasks.extract.debezium_source import SourceLog, further_jars
+from tasks.extract.debezium_log.envelope import EnvelopeDecoder, Event
+from tasks.extract.debezium_log.mysql import MysqlLog
+from tasks.extract.debezium_log.postgresql import PostgresqlLog
+from tasks.extract.debezium_log.process import EngineProcess
+from tasks.extract.debezium_log.source import SourceLog, further_jars
 from tasks.extract.feed import Chunk, Home, Notice
+from tasks.extract.transaction_log import replication
 
 _BATCH_EVENTS = 10_000
 _SECRET = ("password", "secret", "token")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from tasks.change_columns import OPERATION
 from tasks.errors import ConfigError, SourceError, one_of
-from tasks.extract.debezium_envelope import UNAVAILABLE, EnvelopeDecoder, Event, parsed
+from tasks.extract.debezium_log.envelope import UNAVAILABLE, EnvelopeDecoder, Event, parsed
 from tasks.extract.feed import Chunk, Home, Notice
 
 _BATCH_EVENTS = 10_000

@@ -18,10 +18,10 @@ from tasks.dialects import dialect_of
 from tasks.dialects.exported_snapshot import stream
 from tasks.dialects.postgresql import Postgresql
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract import replication
 from tasks.extract.feed import Chunk, Home, Notice
-from tasks.extract.pgoutput import Decoder, Relation, lsn_number, lsn_text
-from tasks.extract.replication import Followed
+from tasks.extract.transaction_log import replication
+from tasks.extract.transaction_log.pgoutput import Decoder, Relation, lsn_number, lsn_text
+from tasks.extract.transaction_log.replication import Followed
 from tasks.window import to_utc
 
 _REREAD_ROWS = 5_000

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import SourceError
-from tasks.extract.debezium_envelope import UNAVAILABLE, EnvelopeDecoder, Event, Reread, parsed
-from tasks.extract.debezium_types import typed
+from tasks.extract.debezium_log.envelope import UNAVAILABLE, EnvelopeDecoder, Event, Reread, parsed
+from tasks.extract.debezium_log.types import typed
 from tests.extract.envelopes import COLUMNS, column, event, in_base_64, row, unscaled
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from tasks.counts import Counts
 from tasks.errors import ConfigError, SourceError
-from tasks.extract.debezium_envelope import UNAVAILABLE
 from tasks.extract.debezium_events import DebeziumEvents
+from tasks.extract.debezium_log.envelope import UNAVAILABLE
 from tasks.pipeline import Pipeline, remove_feed, run_pipeline
 from tests.conftest import Databases
 from tests.extract.envelopes import COLUMNS, event, row

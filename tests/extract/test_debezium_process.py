@@ -21,7 +21,7 @@ from tasks import connections
 from tasks.connections import engine
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TidegateError
 from tasks.extract.debezium import DebeziumExtract
-from tasks.extract.debezium_process import classpath, failure
+from tasks.extract.debezium_log.process import classpath, failure
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tests.conftest import Databases
@@ -48,7 +48,7 @@ def target(debezium_postgresql: Databases) -> Engine:
 
 def engines_of(pid: int) -> list[psutil.Process]:
     """The engine's processes under a process."""
-    return [child for child in psutil.Process(pid).children() if "debezium_engine" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(pid).children() if "debezium_log.engine" in " ".join(child.cmdline())]
 
 
 def with_engine(look: Any) -> Pipeline:

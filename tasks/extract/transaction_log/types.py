@@ -24,7 +24,7 @@ def typed(texts: pa.Array, oid: int, modifier: int) -> pa.Array:
     """`texts` as the Arrow type that the fast reader of tables gives for the same column.
 
     Args:
-        texts: output of the type, with the settings of `tasks.extract.replication`.
+        texts: output of the type, with the settings of `tasks.extract.transaction_log.replication`.
         oid: number of the type in `pg_type`.
         modifier: the column's type modifier, -1 without.
 

@@ -18,9 +18,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.debezium_envelope import Reread
-from tasks.extract.debezium_process import EngineProcess, Record, classpath
-from tasks.extract.debezium_source import address, further_jars, pattern
+from tasks.extract.debezium_log.envelope import Reread
+from tasks.extract.debezium_log.process import EngineProcess, Record, classpath
+from tasks.extract.debezium_log.source import address, further_jars, pattern
 from tasks.extract.feed import Home, Notice
 
 _HISTORY = "history"

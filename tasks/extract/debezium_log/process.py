@@ -17,8 +17,8 @@ from typing import Any, Self
 import orjson
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TidegateError
-from tasks.extract.debezium_envelope import Fields, row_fields
-from tasks.extract.debezium_frames import HEAD
+from tasks.extract.debezium_log.envelope import Fields, row_fields
+from tasks.extract.debezium_log.frames import HEAD
 from tasks.settings import bare_environment
 
 INSTALL = "pip install 'tidegate[debezium]', and Java 17 or newer (on Debian: apt-get install openjdk-17-jre-headless)"
@@ -104,10 +104,10 @@ class EngineProcess:
             "offset": self.offset and dict(self.offset),
             "told": self.told,
         }
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[3]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from tasks.extract.debezium_engine import main; main()"],
+                [sys.executable, "-c", "from tasks.extract.debezium_log.engine import main; main()"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=root, start_new_session=True,
                 env=bare_environment(),
             )  # fmt: skip

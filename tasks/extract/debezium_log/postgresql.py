@@ -17,13 +17,13 @@ from sqlalchemy import Connection, Engine, text
 
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract import replication
-from tasks.extract.debezium_envelope import Row
-from tasks.extract.debezium_process import EngineProcess, Record
-from tasks.extract.debezium_source import address, pattern
-from tasks.extract.debezium_types import DECIMAL, Schema
+from tasks.extract.debezium_log.envelope import Row
+from tasks.extract.debezium_log.process import EngineProcess, Record
+from tasks.extract.debezium_log.source import address, pattern
+from tasks.extract.debezium_log.types import DECIMAL, Schema
 from tasks.extract.feed import Home, Notice
-from tasks.extract.pgoutput import lsn_number, lsn_text
+from tasks.extract.transaction_log import replication
+from tasks.extract.transaction_log.pgoutput import lsn_number, lsn_text
 from tasks.window import to_utc
 
 _MESSAGES_SINCE = (14,)

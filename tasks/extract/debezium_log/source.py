@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from tasks.errors import ConfigError
-from tasks.extract.debezium_envelope import Reread
-from tasks.extract.debezium_process import EngineProcess, Record
+from tasks.extract.debezium_log.envelope import Reread
+from tasks.extract.debezium_log.process import EngineProcess, Record
 from tasks.extract.feed import Notice
 
 

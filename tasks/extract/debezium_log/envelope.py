@@ -19,7 +19,7 @@ import pyarrow as pa
 from tasks.change_columns import BEFORE, COMMITTED_AT, OPERATION, POSITION
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import SourceError
-from tasks.extract.debezium_types import DECIMAL, Schema, typed
+from tasks.extract.debezium_log.types import DECIMAL, Schema, typed
 
 UNAVAILABLE = "__debezium_unavailable_value"
 """What stands for a long value that an update did not change and PostgreSQL's log left out, unless configured."""

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from tasks.change_columns import BEFORE, COMMITTED_AT, OPERATION, POSITION
 from tasks.errors import SourceError
-from tasks.extract.pgoutput_tuples import Bytes, Places, Tuples, big_endian
-from tasks.extract.pgoutput_types import typed
+from tasks.extract.transaction_log.tuples import Bytes, Places, Tuples, big_endian
+from tasks.extract.transaction_log.types import typed
 
 _BEGIN, _COMMIT, _RELATION, _INSERT, _UPDATE, _DELETE, _TRUNCATE = (ord(letter) for letter in "BCRIUDT")
 _KEY, _OLD, _NEW = (ord(letter) for letter in "KON")

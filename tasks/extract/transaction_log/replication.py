@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from tasks.dialects import dialect_of
 from tasks.dialects.postgresql import libpq_conninfo
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.pgoutput import lsn_number, lsn_text
+from tasks.extract.transaction_log.pgoutput import lsn_number, lsn_text
 
 _OUTPUT_SETTINGS = "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c extra_float_digits=1"
 """Values come as text; these make it the same text whatever the server's or the role's own settings are."""

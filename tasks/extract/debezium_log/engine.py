@@ -1,8 +1,8 @@
-"""Debezium's engine in a process of its own: `python -m tasks.extract.debezium_engine`.
+"""Debezium's engine in a process of its own: `python -m tasks.extract.debezium_log.engine`.
 
 A JVM cannot be started twice in a process, takes its signals, and would take a flow down with it. So it lives here.
 The first line of standard input says what to do, as JSON; passwords come that way and no other. What the engine tells
-goes to standard output in frames, see `debezium_frames.py`; a pipe that is full holds the engine up. The process ends
+goes to standard output in frames, see `frames.py`; a pipe that is full holds the engine up. The process ends
 with its parent, at whose end standard input ends.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.extract.debezium_frames import Kind, frame
+from tasks.extract.debezium_log.frames import Kind, frame
 
 _LOGGING = """\
 status = error

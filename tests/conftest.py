@@ -30,12 +30,10 @@ from tests.servers.relay import Relay  # noqa: E402
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where several processes share the tests, one of them has all that need a Prefect server, and starts the one."""
-    for item in items:
-        if item.get_closest_marker("prefect"):
-            item.add_marker(pytest.mark.xdist_group("prefect"))
+    if item.get_closest_marker("prefect"):
+        item.add_marker(pytest.mark.xdist_group("prefect"))
 
 
 @dataclass(frozen=True)

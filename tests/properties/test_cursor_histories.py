@@ -1,6 +1,5 @@
 """Random sessions write to a table that is read by a cursor at random: in the end every row is in the target."""
 
-import os
 import random
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +17,10 @@ from tasks.pipeline import run_pipeline
 from tasks.transform.contract import UtcTimestamp
 from tests.conftest import Databases
 from tests.extract.test_log import BOOKINGS, BookingSchema, rows
-from tests.properties.test_log_histories import at_once
+from tests.properties.interleaving import interleave, seeds
 from tests.properties.writers import Writers
 
-MANY = range(int(os.environ.get("TIDEGATE_TEST_SEED", "0")), int(os.environ.get("TIDEGATE_TEST_SEED", "499")) + 1)
+MANY = seeds(500)
 
 
 class Timed(BookingSchema):
@@ -86,11 +85,7 @@ def history(databases: Databases, ordered: Ordered, seed: int) -> None:
     load = Upsert("target", table, key=["id"])
     pipeline = replace(BOOKINGS, name=table, extract=ordered.extract, schema=ordered.schema, load=load)
     with Writers(databases.source, "bookings", dice, truncates=False) as writers:
-        for _ in range(dice.randrange(2, 5)):
-            for _ in range(dice.randrange(15)):
-                writers.step()
-            at_once(partial(run_pipeline, pipeline), writers)
-        writers.rest()
+        interleave(partial(run_pipeline, pipeline), writers, dice)
     run_pipeline(pipeline)
     found = set(rows(databases.target, f"SELECT id, seat, price FROM {table}"))
     assert set(rows(databases.source, "SELECT id, seat, price FROM bookings")) <= found, f"seed {seed}"

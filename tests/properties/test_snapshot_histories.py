@@ -1,6 +1,5 @@
 """Random sessions write to a table that is compared with its last snapshot: in the end the target is the source."""
 
-import os
 import random
 from dataclasses import replace
 from functools import partial
@@ -12,11 +11,11 @@ from tasks.extract.snapshot import SnapshotDiff
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
 from tests.conftest import Databases
-from tests.extract.test_log import BOOKINGS, rows
-from tests.properties.test_log_histories import at_once
+from tests.extract.test_log import BOOKINGS
+from tests.properties.interleaving import assert_followed, interleave, seeds
 from tests.properties.writers import Writers
 
-MANY = range(int(os.environ.get("TIDEGATE_TEST_SEED", "0")), int(os.environ.get("TIDEGATE_TEST_SEED", "199")) + 1)
+MANY = seeds(200)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -49,13 +48,8 @@ def history(databases: Databases, seed: int) -> None:
         load=Upsert("target", table, key=["id"]),
     )
     with Writers(databases.source, "bookings", dice, truncates=False) as writers:
-        for _ in range(dice.randrange(2, 5)):
-            for _ in range(dice.randrange(15)):
-                writers.step()
-            at_once(partial(run_pipeline, pipeline), writers)
-        writers.rest()
+        interleave(partial(run_pipeline, pipeline), writers, dice)
     run_pipeline(pipeline)
-    found = rows(databases.target, f"SELECT id, seat, price FROM {table} ORDER BY id")
-    assert found == rows(databases.source, "SELECT * FROM bookings ORDER BY id"), f"seed {seed}"
+    assert_followed(databases, table, seed)
     again = run_pipeline(pipeline)
     assert again.counts.extracted == 0, f"seed {seed}"

@@ -1,21 +1,19 @@
 """Random sessions write to a table that triggers follow, while it is read at random: the target becomes the source."""
 
-import os
 import random
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
 
 from tasks.extract.triggers import TriggerExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import remove_feed, run_pipeline
 from tests.conftest import Databases
-from tests.extract.followed import BOOKINGS, execute, logs, rows, terms, triggers, waiting
-from tests.properties.test_log_histories import at_once
+from tests.extract.followed import BOOKINGS, execute, logs, terms, triggers, waiting
+from tests.properties.interleaving import assert_followed, interleave, seeds
 from tests.properties.writers import Writers
 
-MANY = range(int(os.environ.get("TIDEGATE_TEST_SEED", "0")), int(os.environ.get("TIDEGATE_TEST_SEED", "99")) + 1)
+MANY = seeds(100)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -54,19 +52,11 @@ def history(databases: Databases, seed: int) -> None:
     settings = ("SET auto_increment_increment = 3, auto_increment_offset = 2",) if dice.random() < 0.3 else ()
     settings = settings if databases.kind == "mariadb" else ()
     with Writers(source, "bookings", dice, truncates, settings) as writers:
-        for _ in range(dice.randrange(2, 6)):
-            for _ in range(dice.randrange(15)):
-                writers.step()
-            at_once(run, writers)
-        writers.rest()
+        interleave(run, writers, dice, rounds=6)
     run_pipeline(pipeline)
-    found = rows(databases.target, f"SELECT id, seat, price FROM bookings_{seed} ORDER BY id")
-    assert found == rows(source), f"seed {seed}"
+    assert_followed(databases, f"bookings_{seed}", seed)
     assert waiting(source) == 0, f"seed {seed}"
     assert terms(run_pipeline(pipeline)) == {}, f"seed {seed}"
-    with databases.target.connect() as connection:
-        letters = connection.execute(text("SELECT count(*) FROM etl_dead_letters")).scalar_one()
-    assert letters == 0, f"seed {seed}"
     remove_feed(pipeline)
     assert logs(source) == triggers(source) == [], f"seed {seed}"
     execute(source, "DROP TABLE bookings")

@@ -1,4 +1,4 @@
-"""A real Prefect server, the demo's sources and a real worker, started once a session and only when asked for."""
+"""A real Prefect server, the demo's sources and a real worker, started once for these tests, and only when asked for."""
 
 import shutil
 import tempfile
@@ -33,7 +33,7 @@ class Sources:
         replay.replay_to(self.operations, self.weather_file, when)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect_server() -> Iterator[PrefectServer]:
     """A server with a cluster of its own, everything in prefect.yaml deployed, and no process left behind it."""
     home = Path(tempfile.mkdtemp(prefix="tidegate-server-"))
@@ -44,7 +44,7 @@ def prefect_server() -> Iterator[PrefectServer]:
     shutil.rmtree(home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sources(prefect_server: PrefectServer) -> Iterator[Sources]:
     """The sources at the beginning of 2013, in the server's cluster."""
     prefect_server.cluster.ensure_database("operations")
@@ -56,7 +56,7 @@ def sources(prefect_server: PrefectServer) -> Iterator[Sources]:
     operations.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def warehouse(prefect_server: PrefectServer) -> Iterator[Engine]:
     """Where deployed flows load to."""
     prefect_server.cluster.ensure_database("warehouse")
@@ -65,7 +65,7 @@ def warehouse(prefect_server: PrefectServer) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(prefect_server: PrefectServer, sources: Sources) -> Iterator[Worker]:
     """A worker on the sources; schedules are off, so that nothing runs but what a test starts."""
     schedules.pause(prefect_server.client)

@@ -1,4 +1,4 @@
-"""A real Prefect server, the demo's sources and a real worker, started once for these tests, and only when asked for."""
+"""A real Prefect server, the demo's sources and a worker, started once for these tests, and only when asked for."""
 
 import shutil
 import tempfile

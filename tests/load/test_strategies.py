@@ -49,7 +49,7 @@ def test_shares_are_from_zero_to_one(share: float) -> None:
 def test_a_shrink_is_refused_only_above_its_limit(sqlite: Databases, gone: int, refused: bool) -> None:
     """Two of four rows are exactly the half that is allowed."""
     pipeline = replace(SNAPSHOT, load=Replace("target", "fct_orders", key=["id"], max_shrink=0.5))
-    put(sqlite.source, [order(number) for number in range(30_000)])
+    put(sqlite.source, [order(number) for number in range(4)])
     run_pipeline(pipeline)
     remove(sqlite.source, list(range(gone)))
     if refused:
@@ -78,7 +78,7 @@ def test_an_empty_extract_into_an_empty_target_is_no_loss(sqlite: Databases) -> 
 
 @pytest.mark.parametrize(("bad", "refused"), [(2, False), (3, True)])
 def test_an_error_rate_is_refused_only_above_its_limit(sqlite: Databases, bad: int, refused: bool) -> None:
-    put(sqlite.source, [order(number, amount=-1 if number < bad else 1) for number in range(30_000)])
+    put(sqlite.source, [order(number, amount=-1 if number < bad else 1) for number in range(4)])
     pipeline = replace(ORDERS, sla=Sla(abort_error_rate=0.5))
     if refused:
         with pytest.raises(GuardRefused, match="3 of 4 rows were rejected, more than the 50%"):

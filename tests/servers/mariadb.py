@@ -119,7 +119,9 @@ class MariadbServer:
         found = shutil.which(program, path=_PATH)
         assert found is not None, MISSING
         # Root has to be named, or the server refuses to be root.
-        return [found, "--no-defaults", f"--datadir={self._data}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        root = ["--user=root"] if os.geteuid() == 0 else []
+        # A folder for its temporary files of its own too: two servers in one give their files the same names.
+        return [found, "--no-defaults", f"--datadir={self._data}", f"--tmpdir={self.folder}", *root]
 
     def _run_to_its_end(self, program: str, *options: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

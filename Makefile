@@ -12,7 +12,7 @@ resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --g
 	--no-annotate
 
 # A process for each core; `pytest` alone, for a single test, runs in one.
-pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4
 
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core

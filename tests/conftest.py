@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Prefect or tidegate: neither may touch the home of whoever runs the tests.
 _HOME = Path(tempfile.mkdtemp(prefix="tidegate-tests-"))
@@ -30,10 +31,11 @@ from tests.servers.relay import Relay  # noqa: E402
 _numbers = itertools.count(1)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where several processes share the tests, one of them has all that need a Prefect server, and starts the one."""
-    if item.get_closest_marker("prefect"):
-        item.add_marker(pytest.mark.xdist_group("prefect"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.sharing import OneServer
+
+    return OneServer(config, log)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ PYTHON ?= python3
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# As root, pip takes its cache for writable without a look, and then fails at a package that it has to build.
+ifneq ($(shell cache="$${PIP_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/pip}"; mkdir -p "$$cache" 2>/dev/null; \
+    [ -w "$$cache" ] && echo yes),yes)
+export PIP_NO_CACHE_DIR := 1
+endif
 
 bin := .venv/bin
 resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

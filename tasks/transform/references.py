@@ -30,7 +30,7 @@ from tasks.state.dead_letters import DELETED, ROW
 from tasks.transform.contract import SIBLINGS, letters
 from tasks.transform.record import encode
 
-_CHUNK = 5_000
+_CHUNK = 1_000
 
 
 @dataclass(frozen=True)

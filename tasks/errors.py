@@ -46,6 +46,11 @@ def remember_secret(value: str) -> None:
         _secrets.add(value)
 
 
+def is_secret(value: str) -> bool:
+    """Whether `value` is a remembered secret."""
+    return value in _secrets
+
+
 def redact(text: str) -> str:
     """`text` without remembered secrets, passwords in URLs, and values that follow a telling name."""
     for secret in sorted(_secrets, key=len, reverse=True):

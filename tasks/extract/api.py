@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from tasks import settings
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.answers import described
 from tasks.extract.changes import cursor_values
-from tasks.extract.http import READ_TIMEOUT, HttpClient, Params, Retry
-from tasks.extract.paginators import Paginator, Record, SinglePage, walk
+from tasks.extract.http.answers import described
+from tasks.extract.http.client import READ_TIMEOUT, HttpClient
+from tasks.extract.http.paginators import Paginator, Record, SinglePage, walk
+from tasks.extract.http.request import Params
+from tasks.extract.http.retry import Retry
 from tasks.window import Window, to_utc
 
 

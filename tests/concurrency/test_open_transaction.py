@@ -114,7 +114,7 @@ def test_our_own_reading_holds_nothing_back(postgresql: Databases) -> None:
     bound = extract.bound()
     assert list(reading) == []
     assert bound is not None and bound > began
-    # A server ends its side of a COPY shortly after the client has had the last row. If it never does, the test times out.
+    # A server ends its side of a COPY shortly after the last row; where it never does, the test times out.
     with postgresql.source.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while connection.execute(sessions, {"name": READ_ONLY_NAME}).scalar_one():
             pass

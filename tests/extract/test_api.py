@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from tasks.errors import ConfigError, ContractError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiClock, ApiExtract, arrow_table
 from tasks.extract.changes import Extract
-from tasks.extract.http import HttpClient, Params, Retry
-from tasks.extract.paginators import NextUrl, Record, walk
+from tasks.extract.http.client import HttpClient
+from tasks.extract.http.paginators import NextUrl, Record, walk
+from tasks.extract.http.request import Params
+from tasks.extract.http.retry import Retry
 from tasks.window import Window
 from tests.scripted_server import Reply, Script, ScriptedServer
 

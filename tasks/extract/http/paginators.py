@@ -10,8 +10,9 @@ from typing import Protocol
 import httpx
 
 from tasks.errors import SourceError
-from tasks.extract.answers import Answer, described, shown
-from tasks.extract.http import HttpClient, same_origin
+from tasks.extract.http.answers import Answer, described, shown
+from tasks.extract.http.client import HttpClient
+from tasks.extract.http.origin import same_origin
 
 Record = dict[str, object]
 """One JSON object of a source."""

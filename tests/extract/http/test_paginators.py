@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.errors import SourceError
-from tasks.extract.http import HttpClient
-from tasks.extract.paginators import NextUrl, Page, Paginator, SinglePage, walk
+from tasks.extract.http.client import HttpClient
+from tasks.extract.http.paginators import NextUrl, Page, Paginator, SinglePage, walk
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import httpx
 
 from tasks.errors import SourceError, redact
+from tasks.extract.http.retry import Broken
+
+NOT_MODIFIED = 304
 
 _EXCERPT = 500
 
@@ -27,12 +30,14 @@ class Answer:
     Attributes:
         url: where the answer came from, after redirects.
         headers: the response's headers.
-        body: the parsed JSON.
+        body: the parsed JSON; None of a 304.
+        status: 200, or 304 to a conditional request.
     """
 
     url: httpx.URL
     headers: httpx.Headers
     body: object
+    status: int = 200
 
     def at(self, path: str, missing: object = _MISSING) -> object:
         """The value at a dotted `path` of the body, "" being the body itself.
@@ -68,12 +73,12 @@ class Answer:
         return f"Answer({shown(self.url)!r})"
 
 
-class Broken(Exception):
-    """An attempt that may go better next time; `retry_after` is what the source asks to wait, in seconds."""
+class Refused(SourceError):
+    """An answer that would come again."""
 
-    def __init__(self, why: str, retry_after: float | None = None) -> None:
-        super().__init__(why)
-        self.retry_after = retry_after
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def shown(url: httpx.URL) -> str:
@@ -120,7 +125,7 @@ def parsed(response: httpx.Response) -> object:
         reason = f"{type(error).__name__}: {error}"
     kind = response.headers.get("content-type", "no content type")
     raise SourceError(
-        f"GET {shown(response.url)} answered 200, but its body ({kind}) is not JSON ({reason}): "
+        f"{response.request.method} {shown(response.url)} answered 200, but its body ({kind}) is not JSON ({reason}): "
         f"{excerpt(response)!r}. Check that the path is that of the API, and not of a page or a login."
     )
 

@@ -1,4 +1,4 @@
-"""`HttpClient`: GET requests for JSON that outlast a source's bad moments and never leave its origin.
+"""`HttpClient`: requests for JSON that outlast a source's bad moments and never leave its origin.
 
 This layer owns the retries of HTTP; nothing above it retries a request.
 """
@@ -6,13 +6,11 @@ This layer owns the retries of HTTP; nothing above it retries a request.
 import base64
 import functools
 import logging
-import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -20,15 +18,17 @@ import httpx
 import tenacity
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, redact, remember_secret
-from tasks.extract.answers import Answer, Broken, excerpt, parsed, shown
-
-Params = Mapping[str, str | int | float | bool | Sequence[str]]
-"""Query parameters, as httpx encodes them."""
+from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, excerpt, parsed, shown
+from tasks.extract.http.origin import checked_url, same_origin
+from tasks.extract.http.request import Params, Request
+from tasks.extract.http.retry import Broken, Retry, retry_after
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=60)
 
 _RETRIED = frozenset({408, 425, 429})
+_REDIRECTS_WITH_BODY = frozenset({307, 308})
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAX_REDIRECTS = 10
 
 _PUBLIC_HEADERS = frozenset(
@@ -37,30 +37,8 @@ _PUBLIC_HEADERS = frozenset(
 _PUBLIC_HEADERS |= {"content-length", "host", "if-modified-since", "if-none-match", "user-agent"}
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How long one request keeps trying.
-
-    Attributes:
-        attempts: how often it is sent at most.
-        first: longest wait before the second attempt; doubles with each further one, and the wait is drawn evenly from
-            zero up to it (full jitter).
-        longest: where that doubling stops. A `Retry-After` of the source may ask for more.
-        budget: longest waiting in total, over all attempts.
-    """
-
-    attempts: int = 6
-    first: timedelta = timedelta(seconds=1)
-    longest: timedelta = timedelta(seconds=60)
-    budget: timedelta = timedelta(minutes=5)
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.first, self.longest, self.budget) < timedelta(0):
-            raise ConfigError(f"{self}: attempts start at 1 and durations are not negative.")
-
-
 class HttpClient:
-    """GET for JSON at one origin: with time-outs, retries, and credentials that go nowhere else.
+    """Requests for JSON at one origin: with time-outs, retries, and credentials that go nowhere else.
 
     Use it as a context manager, or `close` it.
 
@@ -88,7 +66,7 @@ class HttpClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        given = _base_url(base_url)
+        given = checked_url(base_url)
         if auth is None and given.userinfo:
             auth = httpx.BasicAuth(given.username, given.password)
         self.base_url = given.copy_with(userinfo=b"")
@@ -119,13 +97,24 @@ class HttpClient:
         return url.copy_merge_params(params) if params else url
 
     def get_json(self, url: httpx.URL | str, params: Params | None = None) -> Answer:
-        """Ask for `url` until the whole of its JSON has arrived.
-
-        Retried are the statuses 408, 425, 429 and 5xx, every failure of the connection, and a body that was cut off.
+        """What `fetch` says to a GET.
 
         Args:
             url: a URL at the base URL's origin, or a path below the base URL.
             params: query parameters in addition to those of `url`.
+        """
+        if isinstance(url, str):
+            url = httpx.URL(url) if "://" in url.partition("?")[0] else self.url(url)
+        return self.fetch(Request(url.copy_merge_params(params) if params else url))
+
+    def fetch(self, request: Request) -> Answer:
+        """Ask until the whole of the answer's JSON has arrived.
+
+        Retried are the statuses 408, 425, 429 and 5xx, every failure of the connection, and a body that was cut off; a
+        POST too, since it only asks.
+
+        Args:
+            request: at the base URL's origin. One with `If-None-Match` or `If-Modified-Since` may be answered by 304.
 
         Raises:
             SourceUnavailable: no whole answer within the attempts and the waiting allowed, or the source asks to wait
@@ -133,15 +122,11 @@ class HttpClient:
             SourceError: the source refused, answers something else than JSON, or leads to another origin.
             ConfigError: a configured header cannot be sent.
         """
-        if isinstance(url, str):
-            url = httpx.URL(url) if "://" in url.partition("?")[0] else self.url(url)
-        if params:
-            url = url.copy_merge_params(params)
-        url = url.copy_with(userinfo=b"")
-        if not same_origin(url, self.base_url):
+        request = replace(request, url=request.url.copy_with(userinfo=b""))
+        if not same_origin(request.url, self.base_url):
             raise SourceError(
-                f"{shown(url)} is not at the configured origin {shown(self.base_url)}, so it is not requested. If the "
-                "API lives there, point the connection's URL at it."
+                f"{shown(request.url)} is not at the configured origin {shown(self.base_url)}, so it is not requested. "
+                "If the API lives there, point the connection's URL at it."
             )
         retrying = tenacity.Retrying(
             sleep=self._sleep,
@@ -150,7 +135,7 @@ class HttpClient:
             stop=self._stop,
             retry_error_callback=self._give_up,
         )
-        return retrying(self._attempt, url)
+        return retrying(self._attempt, request)
 
     def close(self) -> None:
         """Close every connection."""
@@ -167,33 +152,43 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({shown(self.base_url)!r})"
 
-    def _attempt(self, url: httpx.URL) -> Answer:
+    def _attempt(self, request: Request) -> Answer:
         """One request and the redirects it leads to, all at the configured origin."""
-        here = url
+        here = request
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._send(here)
             if not response.has_redirect_location:
                 return self._answer(response)
-            target = here.join(response.headers["location"]).copy_with(userinfo=b"")
-            if not same_origin(target, self.base_url):
-                raise SourceError(
-                    f"GET {shown(here)} redirects to {shown(target)}, which is another origin: not followed, so that "
-                    "no credential leaves. If the API has moved there, point the connection's URL at it."
-                )
-            here = target
+            here = replace(here, url=self._target(here, response))
         raise SourceError(
-            f"GET {shown(url)} was redirected more than {_MAX_REDIRECTS} times, last to {shown(here)}. "
-            "Point the connection's URL at where the API really answers."
+            f"{request.method} {shown(request.url)} was redirected more than {_MAX_REDIRECTS} times, last to "
+            f"{shown(here.url)}. Point the connection's URL at where the API really answers."
         )
 
-    def _send(self, url: httpx.URL) -> httpx.Response:
+    def _target(self, request: Request, response: httpx.Response) -> httpx.URL:
+        """Where a redirect leads."""
+        asked = f"{request.method} {shown(request.url)}"
+        target = request.url.join(response.headers["location"]).copy_with(userinfo=b"")
+        if not same_origin(target, self.base_url):
+            raise SourceError(
+                f"{asked} redirects to {shown(target)}, which is another origin: not followed, so that no credential "
+                "leaves. If the API has moved there, point the connection's URL at it."
+            )
+        if request.body is not None and response.status_code not in _REDIRECTS_WITH_BODY:
+            raise SourceError(
+                f"{asked} answered {response.status_code} and leads to {shown(target)}, where the body would not be "
+                "sent. Name that path in the declaration, if it is the one that answers."
+            )
+        return target
+
+    def _send(self, request: Request) -> httpx.Response:
         try:
-            return self._client.get(url)
+            return self._client.request(request.method, request.url, json=request.body, headers=request.headers)
         except httpx.LocalProtocolError:
             # Its text quotes the header in an escaped form that masking would not recognise.
             raise ConfigError(
-                f"A header for {shown(url)} cannot be sent as it is. Look for a line break or a blank at an end of a "
-                "configured value."
+                f"A header for {shown(request.url)} cannot be sent as it is. Look for a line break or a blank at an "
+                "end of a configured value."
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise Broken(f"{type(error).__name__}: {error}") from error
@@ -202,27 +197,16 @@ class HttpClient:
         status = response.status_code
         summary = f"{status} {response.reason_phrase}".strip()
         if status in _RETRIED or status >= 500:
-            raise Broken(f"{summary}: {excerpt(response)}", self._retry_after(response))
+            raise Broken(f"{summary}: {excerpt(response)}", retry_after(response.headers, self._clock()))
+        if status == NOT_MODIFIED and not _CONDITIONS.isdisjoint(response.request.headers):
+            return Answer(response.url, response.headers, None, status)
         if status != 200:
-            raise SourceError(
+            raise Refused(
                 f"{response.request.method} {shown(response.url)} answered {summary}: {excerpt(response)!r}. It would "
-                "answer so again: check the path, the parameters and the credentials."
+                "answer so again: check the path, the parameters and the credentials.",
+                status,
             )
         return Answer(response.url, response.headers, parsed(response))
-
-    def _retry_after(self, response: httpx.Response) -> float | None:
-        """The seconds a source asks to wait, negative for a time gone by; None where it does not say, or not readably.
-
-        A date is taken relative to the response's own `Date`, so that the two clocks need not agree (RFC 9110, 10.2.3).
-        """
-        text = response.headers.get("retry-after", "").strip()
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return float(text)
-        until = _http_date(text)
-        if until is None:
-            return None
-        now = _http_date(response.headers.get("date", "")) or self._clock()
-        return (until - now).total_seconds()
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         """Full jitter, but never less than the source asks for."""
@@ -237,7 +221,8 @@ class HttpClient:
         broken = _broken(state)
         budget = self.retry.budget.total_seconds()
         left = budget - state.idle_for
-        what = f"GET {shown(state.args[0])} failed {state.attempt_number} times, last with {broken}."
+        request: Request = state.args[0]
+        what = f"{request.method} {shown(request.url)} failed {state.attempt_number} times, last with {broken}."
         if broken.retry_after is not None and broken.retry_after > left:
             what += (
                 f" The source asks to wait {broken.retry_after:g} s, but {left:g} s are left of the {budget:g} s that "
@@ -249,31 +234,6 @@ class HttpClient:
                 "Retry(attempts=…, budget=…)."
             )
         raise SourceUnavailable(what) from broken.__cause__
-
-
-def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    """Whether scheme, host and port agree."""
-    return _origin(one) == _origin(other)
-
-
-def _base_url(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        # Its text may quote a part of the password.
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-        # Only what follows the last @ is sure to hold no part of a password.
-        place = redact(text.partition("?")[0].rpartition("@")[2])
-        raise ConfigError(
-            f"The URL of the API at {place!r} is not one. Write it as https://host/path, without a query; a user and "
-            "password are percent-encoded."
-        )
-    return url
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 @functools.cache
@@ -301,14 +261,6 @@ def _remember(name: str, value: str) -> None:
             remember_secret(base64.b64decode(credentials).decode().partition(":")[2])
         except ValueError:
             return
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _broken(state: tenacity.RetryCallState) -> Broken:

@@ -1,7 +1,6 @@
 """`ApiExtract`: the records of a JSON API, whole or by a cursor, page by page."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,9 +14,11 @@ from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.changes import cursor_values
 from tasks.extract.http.answers import described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
-from tasks.extract.http.paginators import Paginator, Record, SinglePage, walk
-from tasks.extract.http.request import Params
+from tasks.extract.http.paginators import Paginator, SinglePage
+from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
+from tasks.extract.http.shapes import Shape
+from tasks.extract.http.walk import walk
 from tasks.window import Window, to_utc
 
 
@@ -130,13 +131,13 @@ class ApiExtract:
             return
         source = f"{self._name}, window {window}"
         with self._named(source), self._client() as client:
-            first = client.url(self.path, {**self.params, **self._bounds(window)})
-            for page in walk(client, first, self.records, self.paginator):
-                rows = arrow_table(page.records)
-                if self.cursor is not None and rows.num_rows:
-                    rows = rows.filter(_inside(rows, self.cursor, window, source))
-                if rows.num_rows:
-                    yield rows
+            first = Request(client.url(self.path, {**self.params, **self._bounds(window)}))
+            for page in walk(client, first, Shape(self.records), self.paginator):
+                for rows in page.tables():
+                    if self.cursor is not None:
+                        rows = rows.filter(_inside(rows, self.cursor, window, source))
+                    if rows.num_rows:
+                        yield rows
 
     @property
     def _name(self) -> str:
@@ -166,52 +167,6 @@ class ApiExtract:
         if self.end_param and window.end is not None:
             bounds[self.end_param] = _whole_second(window.end + timedelta(microseconds=999_999))
         return bounds
-
-
-def arrow_table(records: Sequence[Record]) -> pa.Table:
-    """Records as a table: a column for each key, in order of first appearance, null where a record lacks it.
-
-    Integers are int64, integers among floats float64, objects structs. A column that Arrow has no common type for (text
-    among numbers, truth values among numbers, integers beyond 64 bits) becomes text: texts as they are, anything else
-    as its JSON. So one odd record never costs the page. Types are those of this page; another page's may differ.
-
-    Raises:
-        SourceError: there are records, and none has a field.
-    """
-    names = dict.fromkeys(name for record in records for name in record)
-    if records and not names:
-        raise SourceError(
-            f"All {len(records)} records of a page are empty objects. Check records=… and the parameters."
-        )
-    columns = [_column([record.get(name) for record in records]) for name in names]
-    return pa.Table.from_arrays(columns, names=[_text(name) for name in names])
-
-
-def _column(values: list[object]) -> pa.Array:
-    try:
-        column = pa.array(values)
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        column = None
-    if column is None or any(_truth_as_number(column.type, value) for value in values):
-        return pa.array([None if value is None else _text(value) for value in values], pa.string())
-    return column
-
-
-def _truth_as_number(kind: pa.DataType, value: object) -> bool:
-    """Whether Arrow, which refuses to mix other types, has made a number of a truth value in here."""
-    if pa.types.is_floating(kind):
-        return isinstance(value, bool)
-    if isinstance(value, list):
-        return any(_truth_as_number(kind.value_type, item) for item in value)
-    if isinstance(value, dict):
-        return any(_truth_as_number(member.type, value.get(member.name)) for member in kind)
-    return False
-
-
-def _text(value: object) -> str:
-    """A JSON value as text; half a surrogate pair, which UTF-8 cannot hold, as its escape."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _inside(rows: pa.Table, cursor: str, window: Window, source: str) -> pa.ChunkedArray:

@@ -20,12 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, ContractError, SourceError, SourceUnavailable
-from tasks.extract.api import ApiClock, ApiExtract, arrow_table
+from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.changes import Extract
+from tasks.extract.http.arrow import Record, arrow_table
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.paginators import NextUrl, Record, walk
-from tasks.extract.http.request import Params
+from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
+from tasks.extract.http.shapes import Shape
+from tasks.extract.http.walk import walk
 from tasks.window import Window
 from tests.scripted_server import Reply, Script, ScriptedServer
 
@@ -413,13 +416,14 @@ def test_datasette_windows_of_any_partition_make_the_whole(datasette: Datasette)
 def test_datasette_pages_by_the_key_of_the_last_row_over_ties(datasette: Datasette) -> None:
     """Seven rows a page over three rows an hour: most pages end between rows of the same hour."""
     with HttpClient(datasette.url) as client:
-        first = client.url(READINGS.path, PAGED)
-        pages = list(walk(client, first, "rows", NextUrl()))
+        first = Request(client.url(READINGS.path, PAGED))
+        pages = list(walk(client, first, Shape("rows"), NextUrl()))
     ended_in_a_tie = 0
     for page, following in pairwise(pages):
-        last, token = page.records[-1], following.answer.url.params["_next"]
+        last, token = page.last, following.answer.url.params["_next"]
+        assert last is not None
         assert str(last["origin"]) in token and str(last["time_hour"])[:10] in token
-        ended_in_a_tie += last["time_hour"] == following.records[0]["time_hour"]
+        ended_in_a_tie += last["time_hour"] == next(following.tables())["time_hour"][0].as_py()
     assert ended_in_a_tie >= 5
 
 

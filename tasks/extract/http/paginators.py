@@ -1,63 +1,31 @@
-"""How an API hands out its pages: one small frozen class per strategy, and the walk they steer.
+"""How an API hands out its pages: one small frozen class per strategy.
 
-A strategy holds no state. It derives the next request from one page alone, so that a walk can start at any page.
+A strategy holds no state. It derives the next request from one request and its page alone, so that a walk can start at
+any page. A parameter's `name` is one of the query; `$.name` is a field of the JSON body, dots leading further in.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import httpx
 
 from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, described, shown
-from tasks.extract.http.client import HttpClient
 from tasks.extract.http.origin import same_origin
+from tasks.extract.http.page import Page
+from tasks.extract.http.request import Request
 
-Record = dict[str, object]
-"""One JSON object of a source."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """An answer and the records in it.
-
-    Attributes:
-        answer: as it came.
-        records: the JSON objects it lists, in its order.
-    """
-
-    answer: Answer
-    records: list[Record]
-
-    @classmethod
-    def of(cls, answer: Answer, path: str) -> "Page":
-        """The page whose records are the list at the dotted `path` of `answer`; "" is the body itself.
-
-        Raises:
-            SourceError: there is no list there, or something in it is no object.
-        """
-        records = answer.at(path)
-        place = repr(path) if path else "the body itself"
-        if not isinstance(records, list):
-            raise SourceError(
-                f"The records of {shown(answer.url)} are expected in {place}, but that is {described(records)}. "
-                "Name the dotted path of the list in records=…."
-            )
-        for number, record in enumerate(records):
-            if not isinstance(record, dict):
-                raise SourceError(
-                    f"Record {number} in {place} of {shown(answer.url)} is {described(record)}, not an object. Ask the "
-                    "API for objects, or name another list in records=…."
-                )
-        return cls(answer, records)
+_ABSENT = object()
 
 
 class Paginator(Protocol):
     """A page strategy. Frozen, comparable."""
 
-    def following(self, page: Page) -> httpx.URL | None:
-        """What to request after `page`; None at the end.
+    def first(self, request: Request) -> Request:
+        """`request` as it asks for the first page."""
+
+    def following(self, request: Request, page: Page) -> Request | None:
+        """What to ask for after `page`, which `request` brought; None at the end.
 
         Raises:
             SourceError: the page does not say, or leads to another origin.
@@ -68,7 +36,11 @@ class Paginator(Protocol):
 class SinglePage:
     """Everything comes in one answer."""
 
-    def following(self, page: Page) -> None:
+    def first(self, request: Request) -> Request:
+        """See `Paginator.first`."""
+        return request
+
+    def following(self, request: Request, page: Page) -> None:
         """See `Paginator.following`."""
 
 
@@ -85,62 +57,119 @@ class NextUrl:
     field: str = "next_url"
     optional: bool = False
 
-    def following(self, page: Page) -> httpx.URL | None:
+    def first(self, request: Request) -> Request:
+        """See `Paginator.first`."""
+        return request
+
+    def following(self, request: Request, page: Page) -> Request | None:
         """See `Paginator.following`."""
-        here = page.answer.url
-        link = page.answer.at(self.field, None) if self.optional else self._required(page.answer)
+        link = _told(page.answer, self.field, self.optional)
         if link is None or link == "":
             return None
         if not isinstance(link, str):
-            raise SourceError(f"The next link {self.field!r} of {shown(here)} is {described(link)}, not a URL.")
-        try:
-            url = here.join(link)
-        except httpx.InvalidURL as error:
-            raise SourceError(f"The next link {self.field!r} of {shown(here)} is not a URL: {link[:500]!r}.") from error
-        if not same_origin(url, here):
-            raise SourceError(
-                f"The next link of {shown(here)} leads to {shown(url)}, which is another origin: not requested, so "
-                "that no credential leaves. If the API is reached under that address, point the connection's URL at "
-                "it; if it is behind a proxy, tell the API its public address."
-            )
-        return url
-
-    def _required(self, answer: Answer) -> object:
-        link = answer.at(self.field, _ABSENT)
-        if link is _ABSENT:
-            raise SourceError(
-                f"The answer of {shown(answer.url)} has no {self.field!r}; it is {described(answer.body)}. Correct the "
-                "field, or say NextUrl(…, optional=True) if the last page leaves it out."
-            )
-        return link
+            here = shown(page.answer.url)
+            raise SourceError(f"The next link {self.field!r} of {here} is {described(link)}, not a URL.")
+        return _linked(request, page.answer, link, repr(self.field))
 
 
-_ABSENT = object()
+@dataclass(frozen=True, slots=True)
+class LinkHeader:
+    """Each answer's `Link` header names the next page (RFC 8288); the last one has none.
 
-
-def walk(client: HttpClient, first: httpx.URL, records: str, paginator: Paginator) -> Iterator[Page]:
-    """Every page from `first` on, requested one at a time when it is asked for.
-
-    Args:
-        client: bound to the only origin that is asked.
-        first: the request to start with.
-        records: dotted path of the list of records in each body.
-        paginator: leads from page to page.
-
-    Raises:
-        SourceUnavailable: a page could not be had.
-        SourceError: the source refused, or sends the walk in a circle.
+    Attributes:
+        rel: the relation of the link.
     """
-    # Fingerprints instead of URLs: a walk of a million pages remembers some megabytes.
-    seen: set[int] = set()
-    url: httpx.URL | None = first
-    while url is not None:
-        if hash(url) in seen:
+
+    rel: str = "next"
+
+    def first(self, request: Request) -> Request:
+        """See `Paginator.first`."""
+        return request
+
+    def following(self, request: Request, page: Page) -> Request | None:
+        """See `Paginator.following`."""
+        # httpx reads the header; a link without a relation goes by its URL there, and is none of ours.
+        answer = page.answer
+        for link in httpx.Response(200, headers=answer.headers).links.values():
+            if self.rel in link.get("rel", "").split():
+                return _linked(request, answer, link["url"], f"of the relation {self.rel!r}")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Each body holds a token that asks for the next page; the last one null, "" or false.
+
+    Attributes:
+        field: dotted path of the token.
+        param: parameter that takes it.
+        optional: the last page may leave the field out. Not assumed, as in `NextUrl`.
+    """
+
+    field: str
+    param: str
+    optional: bool = False
+
+    def first(self, request: Request) -> Request:
+        """See `Paginator.first`."""
+        return request
+
+    def following(self, request: Request, page: Page) -> Request | None:
+        """See `Paginator.following`."""
+        token = _told(page.answer, self.field, self.optional)
+        if token is None or token is False or token == "":
+            return None
+        if not isinstance(token, str | int):
             raise SourceError(
-                f"The pages run in a circle: {shown(url)} follows for the second time, after {len(seen)} pages. Check "
-                "that the API honours the paging parameters, and that the paginator fits it."
+                f"The cursor {self.field!r} of {shown(page.answer.url)} is {described(token)}, not a text or a number."
             )
-        seen.add(hash(url))
-        page = Page.of(client.get_json(url), records)
-        yield page
-        url = paginator.following(page)
+        return request.having(self.param, token)
+
+
+@dataclass(frozen=True, slots=True)
+class CursorHeader:
+    """Each answer's header holds a token that asks for the next page; the last one has none.
+
+    Attributes:
+        header: its name.
+        param: parameter that takes the token.
+    """
+
+    header: str
+    param: str
+
+    def first(self, request: Request) -> Request:
+        """See `Paginator.first`."""
+        return request
+
+    def following(self, request: Request, page: Page) -> Request | None:
+        """See `Paginator.following`."""
+        token = page.answer.headers.get(self.header, "").strip()
+        return request.having(self.param, token) if token else None
+
+
+def _told(answer: Answer, field: str, optional: bool) -> object:
+    """What the body says in `field`; None where it may say nothing, and does."""
+    told = answer.at(field, None if optional else _ABSENT)
+    if told is _ABSENT:
+        raise SourceError(
+            f"The answer of {shown(answer.url)} has no {field!r}; it is {described(answer.body)}. Correct the field, "
+            "or say optional=True if the last page leaves it out."
+        )
+    return told
+
+
+def _linked(request: Request, answer: Answer, link: str, which: str) -> Request:
+    """`request` at the page that a link leads to."""
+    here = answer.url
+    try:
+        url = here.join(link)
+    except httpx.InvalidURL as error:
+        raise SourceError(f"The next link {which} of {shown(here)} is not a URL: {link[:500]!r}.") from error
+    if not same_origin(url, here):
+        raise SourceError(
+            f"The next link of {shown(here)} leads to {shown(url)}, which is another origin: not requested, so that no "
+            "credential leaves. If the API is reached under that address, point the connection's URL at it; if it is "
+            "behind a proxy, tell the API its public address."
+        )
+    return replace(request, url=url)

@@ -62,6 +62,15 @@ class Request:
         node[last] = value
         return replace(self, body=body)
 
+    def value(self, place: str) -> Any:
+        """The parameter at `place`, or None where there is none."""
+        if not place.startswith(_IN_BODY):
+            return self.url.params.get(place)
+        node: Any = self.body
+        for step in place.removeprefix(_IN_BODY).split("."):
+            node = node.get(step) if isinstance(node, dict) else None
+        return node
+
     def kept(self) -> dict[str, Any]:
         """This request as JSON, to ask it again in another run; secrets that a source's link repeats are left out."""
         params = [(name, value) for name, value in self.url.params.multi_items() if not is_secret(value)]

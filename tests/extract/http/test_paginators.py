@@ -3,14 +3,23 @@
 import pytest
 
 from tasks.errors import SourceError
+from tasks.extract.http.arrow import Record
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.paginators import NextUrl, Page, Paginator, SinglePage, walk
+from tasks.extract.http.page import Page
+from tasks.extract.http.paginators import NextUrl, Paginator, SinglePage
+from tasks.extract.http.request import Request
+from tasks.extract.http.shapes import Shape
+from tasks.extract.http.walk import walk
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 
-def pages(script: Script, paginator: Paginator, records: str = "rows") -> tuple[list[Page], list[str]]:
+def pages(script: Script, paginator: Paginator, path: str = "rows") -> tuple[list[Page], list[str]]:
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        return list(walk(client, client.url("/readings"), records, paginator)), server.targets
+        return list(walk(client, Request(client.url("/readings")), Shape(path), paginator)), server.targets
+
+
+def records(page: Page) -> list[Record]:
+    return [row for table in page.tables() for row in table.to_pylist()]
 
 
 def linked(row: int, link: object) -> Reply:
@@ -19,7 +28,7 @@ def linked(row: int, link: object) -> Reply:
 
 def test_a_single_page_is_asked_for_once() -> None:
     found, targets = pages({"/readings": [linked(1, "/readings?page=2")]}, SinglePage())
-    assert [page.records for page in found] == [[{"id": 1}]]
+    assert [records(page) for page in found] == [[{"id": 1}]]
     assert targets == ["/readings"]
 
 
@@ -33,7 +42,7 @@ def test_next_links_are_followed_to_the_end(end: str | None) -> None:
         "/more/readings": [linked(5, end)],
     }
     found, targets = pages(script, NextUrl())
-    assert [page.records[0]["id"] for page in found] == [1, 2, 3, 4, 5]
+    assert [records(page)[0]["id"] for page in found] == [1, 2, 3, 4, 5]
     assert targets == list(script)
 
 
@@ -44,7 +53,7 @@ def test_a_relative_link_counts_from_where_a_redirect_led() -> None:
         "/v2/two": [linked(2, None)],
     }
     found, _ = pages(script, NextUrl())
-    assert [page.records[0]["id"] for page in found] == [1, 2]
+    assert [records(page)[0]["id"] for page in found] == [1, 2]
 
 
 def test_the_link_is_found_at_a_dotted_path() -> None:
@@ -53,7 +62,7 @@ def test_the_link_is_found_at_a_dotted_path() -> None:
         "/two": [Reply({"data": {"rows": []}, "links": {"next": None}})],
     }
     found, _ = pages(script, NextUrl("links.next"), "data.rows")
-    assert [page.records for page in found] == [[{"id": 1}], []]
+    assert [records(page) for page in found] == [[{"id": 1}], []]
 
 
 def test_a_next_link_to_another_origin_is_refused_and_never_requested() -> None:
@@ -62,8 +71,8 @@ def test_a_next_link_to_another_origin_is_refused_and_never_requested() -> None:
             ScriptedServer({"/readings": [linked(1, f"{elsewhere.url}/readings")]}) as server,
             HttpClient(server.url, headers={"Authorization": "Bearer stays-here"}) as client,
         ):
-            walking = walk(client, client.url("/readings"), "rows", NextUrl())
-            assert next(walking).records == [{"id": 1}]
+            walking = walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl())
+            assert records(next(walking)) == [{"id": 1}]
             with pytest.raises(SourceError, match="another origin") as caught:
                 next(walking)
         assert server.seen[0].headers["authorization"] == "Bearer stays-here"
@@ -80,7 +89,7 @@ def test_another_scheme_or_host_is_another_origin(link: str) -> None:
 def test_a_user_in_a_next_link_is_not_sent() -> None:
     script = {"/readings": [linked(1, "http://ann:other@$HOST/two")], "/two": [linked(2, None)]}
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        assert len(list(walk(client, client.url("/readings"), "rows", NextUrl()))) == 2
+        assert len(list(walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl()))) == 2
     assert "authorization" not in server.seen[1].headers
 
 
@@ -92,7 +101,7 @@ def test_a_circle_of_links_is_refused_before_a_page_comes_twice() -> None:
     }
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
         with pytest.raises(SourceError, match="in a circle") as caught:
-            list(walk(client, client.url("/readings"), "rows", NextUrl()))
+            list(walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl()))
         assert server.targets == list(script)
     assert "page=2" in str(caught.value)
 
@@ -128,7 +137,7 @@ def test_records_that_are_not_a_list_of_objects_are_refused_with_what_was_there(
 def test_a_page_is_requested_only_when_it_is_asked_for() -> None:
     script = {"/readings": [linked(1, "/two")], "/two": [linked(2, None)]}
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        walking = walk(client, client.url("/readings"), "rows", NextUrl())
+        walking = walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl())
         assert server.targets == []
         next(walking)
         assert server.targets == ["/readings"]

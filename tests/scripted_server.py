@@ -11,11 +11,12 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl
 
 Fault = Literal["none", "short body", "cut chunk", "reset", "silence"]
 
@@ -44,10 +45,16 @@ class Seen:
 
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The query's parameters."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
-Script = Mapping[str, Sequence[Reply]]
-"""Replies by target (`/path?query`), or else by path; the last reply of a row is given again and again."""
+Script = Mapping[str, Sequence[Reply]] | Callable[[Seen], Reply]
+"""Replies by target (`/path?query`), or else by path, a row's last given again and again; or made by a function."""
 
 
 class ScriptedServer:
@@ -88,6 +95,8 @@ class ScriptedServer:
         """The script's answer to `seen`."""
         with self._lock:
             self.seen.append(seen)
+            if callable(self._script):
+                return self._script(seen)
             key = seen.target if seen.target in self._script else seen.target.partition("?")[0]
             replies = self._script.get(key, [Reply(b"not in the script", 404)])
             number = self._played.get(key, 0)
@@ -125,7 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         scripted = self.server.scripted
-        reply = scripted.next_reply(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        reply = scripted.next_reply(Seen(self.path, headers, body))
         self.close_connection = True
         if reply.fault == "silence":
             scripted.ending.wait()
@@ -135,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         else:
             self._respond(reply, scripted.host)
+
+    do_POST = do_GET
 
     def _respond(self, reply: Reply, host: str) -> None:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()

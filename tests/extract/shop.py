@@ -26,7 +26,7 @@ class RecordSchema(pa.DataFrameModel):
 
 
 def record(number: int, hour: float = 0) -> dict[str, Any]:
-    return {"id": number, "at": (DAY + hour * HOUR).isoformat()}
+    return {"id": number, "at": (DAY + hour * HOUR).isoformat().replace("+00:00", "Z")}
 
 
 Serve = Callable[[Script], ScriptedServer]

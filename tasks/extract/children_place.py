@@ -21,7 +21,7 @@ class ChildrenPlace:
         keys: fingerprint of theirs, hexadecimal: where it is not what it was, the page is read whole.
         began: target clock before the window's first row was read, UTC.
         highest: highest cursor of the window so far, UTC.
-        visited: parents asked for their children so far.
+        visited: parents so far.
         failed: those of them that were refused.
     """
 

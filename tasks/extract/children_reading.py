@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ class _Parent:
         page: where the parents' walk stood before its page.
         number: its place on that page, from 1.
         keys: fingerprint of the keys up to its own, hexadecimal.
+        passed_over: how many right before it were not asked.
     """
 
     row: pa.Table
@@ -57,6 +58,7 @@ class _Parent:
     page: Place | None
     number: int
     keys: str
+    passed_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class ChildrenReading:
         self._known = known
         self._begun = place
         self._visited, self._failed = (place.visited, place.failed) if place else (0, 0)
+        self._passed_over = 0
         self._last_refusal = ""
         self._told = {"refused": 0, "drifted": 0}
         self._parents = ApiReading(
@@ -146,6 +149,7 @@ class ChildrenReading:
                 place = self._place_behind(item.parent)
                 break
         else:
+            self._visited += self._passed_over
             if self._too_many:
                 raise SourceError(
                     f"{self._where}: {self._failed:,} of {self._visited:,} parents were refused, the last with "
@@ -195,8 +199,11 @@ class ChildrenReading:
 
     def _streams(self) -> Iterator[Stream["pa.Table | _End"]]:
         for parent in self._left_parents():
-            if parent.window is not None:
-                yield partial(self._children, parent, parent.window)
+            if parent.window is None:
+                self._passed_over += 1
+                continue
+            yield partial(self._children, replace(parent, passed_over=self._passed_over), parent.window)
+            self._passed_over = 0
 
     def _left_parents(self) -> Iterator[_Parent]:
         """The parents behind those that are done, page by page."""
@@ -281,7 +288,8 @@ class ChildrenReading:
 
     def _note(self, end: _End) -> None:
         """Count a parent that has been read, and keep what is to be remembered of it."""
-        self._visited += 1
+        # Of those that were passed over everything is known: they count as good ones.
+        self._visited += end.parent.passed_over + 1
         self.highest = later(self.highest, end.highest)
         self._told["drifted"] += end.drifted
         if end.refusal is not None:

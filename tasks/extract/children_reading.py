@@ -1,8 +1,7 @@
 """`ChildrenReading`: the children of all parents while they are read, one parent after the other or several at once."""
 
-import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +18,9 @@ from tasks.extract.feed import Notice
 from tasks.extract.http.answers import Refused
 from tasks.extract.http.client import HttpClient
 from tasks.extract.http.parallel import Stream, in_order
-from tasks.extract.http.place import Kept, Place
-from tasks.extract.http.template import Unfit
-from tasks.extract.known_parents import Known, KnownParents
+from tasks.extract.http.place import Kept
+from tasks.extract.known_parents import KnownParents
+from tasks.extract.parents_walk import Parent, ParentsWalk
 from tasks.window import Window, later
 
 if TYPE_CHECKING:
@@ -30,35 +29,6 @@ if TYPE_CHECKING:
 PARENTS_OWN = frozenset({403, 404, 410, 451})
 """Statuses that are about one parent: it is gone, or not ours to see. A 401 is about the credentials, and a 400, 405 or
 422 about how the children are asked for: every parent would be answered so."""
-
-_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Parent:
-    """One whose children are asked for.
-
-    Attributes:
-        row: its record, a table of one row.
-        key: what its children are asked for by; None where they cannot be.
-        unfit: why not.
-        known: what the target knows of it.
-        window: what its children are asked for; None where none of them can have changed.
-        page: where the parents' walk stood before its page.
-        number: its place on that page, from 1.
-        keys: fingerprint of the keys up to its own, hexadecimal.
-        passed_over: how many right before it were not asked.
-    """
-
-    row: pa.Table
-    key: str | None
-    unfit: str | None
-    known: Known
-    window: Window | None
-    page: Place | None
-    number: int
-    keys: str
-    passed_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +43,7 @@ class _End:
         drifted: rows that came on two pages.
     """
 
-    parent: _Parent
+    parent: Parent
     pages: int = 0
     highest: datetime | None = None
     refusal: str | None = None
@@ -114,14 +84,10 @@ class ChildrenReading:
         self._declared = declared
         self._clients = clients
         self._known = known
-        self._begun = place
         self._visited, self._failed = (place.visited, place.failed) if place else (0, 0)
-        self._passed_over = 0
         self._last_refusal = ""
         self._told = {"refused": 0, "drifted": 0}
-        self._parents = ApiReading(
-            declared.parents, clients[0], Window(), Kept(place.page if place else None), self.began
-        )
+        self._parents = ParentsWalk(declared, clients[0], window, place, self.began, known)
         self._left = self._read()
 
     def batches(self, pages: int | None) -> Iterator[pa.Table]:
@@ -149,7 +115,7 @@ class ChildrenReading:
                 place = self._place_behind(item.parent)
                 break
         else:
-            self._visited += self._passed_over
+            self._visited += self._parents.passed_over
             if self._too_many:
                 raise SourceError(
                     f"{self._where}: {self._failed:,} of {self._visited:,} parents were refused, the last with "
@@ -198,53 +164,11 @@ class ChildrenReading:
             yield from in_order(self._streams(), self._declared.concurrency)
 
     def _streams(self) -> Iterator[Stream["pa.Table | _End"]]:
-        for parent in self._left_parents():
-            if parent.window is None:
-                self._passed_over += 1
-                continue
-            yield partial(self._children, replace(parent, passed_over=self._passed_over), parent.window)
-            self._passed_over = 0
+        for parent in self._parents.parents():
+            assert parent.window is not None, "those that have nothing to be asked are passed over"
+            yield partial(self._children, parent, parent.window)
 
-    def _left_parents(self) -> Iterator[_Parent]:
-        """The parents behind those that are done, page by page."""
-        begun = self._begun
-        page = begun.page if begun else None
-        while True:
-            waiting: list[_Parent] = []
-            for parent in self._page(page):
-                if begun is None:
-                    yield parent
-                    continue
-                waiting.append(parent)
-                if parent.number == begun.done:
-                    # The same parents at the head of the page: their children are committed.
-                    yield from [] if parent.keys == begun.keys else waiting
-                    begun, waiting = None, []
-            yield from waiting
-            begun = None
-            page = self._parents.kept.place
-            if page is None:
-                return
-
-    def _page(self, page: Place | None) -> Iterator[_Parent]:
-        """The parents of the next page."""
-        number, digest = 0, hashlib.sha256()
-        for rows in self._parents.batches(1):
-            if self._parents.restarted and self._parents.pages == 1:
-                page = None
-            for start in range(0, rows.num_rows, _AT_ONCE):
-                some = rows.slice(start, _AT_ONCE)
-                keys = [_key(self._declared, record) for record in self._declared.records(some)]
-                known = self._known.of({key for key, _ in keys if key}) if self._known else {}
-                for place, (key, unfit) in enumerate(keys):
-                    number += 1
-                    digest.update(f"{key}\0".encode())
-                    of_it = known.get(key or "", Known())
-                    window = self._known.window(of_it) if self._known else self.window
-                    row = some.slice(place, 1)
-                    yield _Parent(row, key, unfit, of_it, window, page, number, digest.hexdigest())
-
-    def _children(self, parent: _Parent, window: Window) -> Iterator["pa.Table | _End"]:
+    def _children(self, parent: Parent, window: Window) -> Iterator["pa.Table | _End"]:
         """The rows of one parent's children, all pages of them, and then its end."""
         if parent.unfit is not None:
             yield self._refused(parent, parent.unfit)
@@ -265,12 +189,12 @@ class ChildrenReading:
         drifted = sum(int(notice.payload.get("rows") or 0) for notice in reading.notices())
         yield _End(parent, reading.pages, reading.highest, drifted=drifted)
 
-    def _refused(self, parent: _Parent, why: str) -> _End:
+    def _refused(self, parent: Parent, why: str) -> _End:
         if self._known is None:
             raise SourceError(f"{self._where}: a parent cannot be asked for its children: {why}.")
         return _End(parent, refusal=f"nothing was asked: {why}")
 
-    def _with_included(self, rows: pa.Table, parent: _Parent) -> pa.Table:
+    def _with_included(self, rows: pa.Table, parent: Parent) -> pa.Table:
         for name, column in self._declared.include.items():
             if name in rows.column_names:
                 raise ConfigError(
@@ -299,7 +223,7 @@ class ChildrenReading:
         elif self._known is not None and end.parent.key is not None and end.parent.window is not None:
             self._known.answered(end.parent.key, end.parent.known, end.parent.window, end.highest)
 
-    def _place_behind(self, parent: _Parent) -> ChildrenPlace:
+    def _place_behind(self, parent: Parent) -> ChildrenPlace:
         return ChildrenPlace(
             window=self.window,
             asked=self._declared.fingerprint,
@@ -313,18 +237,10 @@ class ChildrenReading:
         )
 
 
-def _letter(parent: _Parent, why: str) -> pa.Table:
+def _letter(parent: Parent, why: str) -> pa.Table:
     """A parent that was refused, as a row that says so."""
     told = {OPERATION: "unreadable", REASON: why, IDENTITY: parent.key}
     row = parent.row
     for name, value in told.items():
         row = row.append_column(name, pa.array([value], pa.string()))
     return row
-
-
-def _key(declared: "ApiChildren", record: Mapping[str, object]) -> tuple[str | None, str | None]:
-    """What identifies a parent, or why its children cannot be asked for."""
-    try:
-        return declared.key(record), None
-    except Unfit as why:
-        return None, str(why)

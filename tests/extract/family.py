@@ -157,3 +157,13 @@ def since(server: ScriptedServer, order: str) -> list[str | None]:
     """From when on the items of an order were asked for, request by request."""
     path = f"/orders/{order}/items"
     return [seen.params.get("since") for seen in server.seen if seen.target.partition("?")[0] == path]
+
+
+def family(orders: int, each: int = 1, hour: float = 1) -> Orders:
+    """So many orders with so many items each."""
+    api = Orders()
+    for order in range(orders):
+        api.items[str(order)] = []
+        for item in range(each):
+            api.add(str(order), order * each + item, hour)
+    return api

@@ -1,24 +1,18 @@
 """`ApiChildren`: the items of every order, against a scripted server."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.errors import ConfigError
 from tasks.extract.api import ApiExtract
 from tasks.extract.api_children import ApiChildren
 from tasks.extract.http.retry import Retry
-from tasks.load.replace import Replace
-from tasks.pipeline import Sla, run_pipeline
+from tasks.pipeline import run_pipeline
 from tasks.window import Window
 from tests.conftest import Databases
 from tests.extract.family import (
@@ -29,6 +23,7 @@ from tests.extract.family import (
     at,
     changed,
     children,
+    family,
     letters,
     loaded,
     moment,
@@ -39,17 +34,6 @@ from tests.extract.family import (
 )
 from tests.extract.shop import Serve
 from tests.scripted_server import Reply, Seen
-
-
-def family(orders: int, each: int = 1, hour: float = 1) -> Orders:
-    """So many orders with so many items each."""
-    api = Orders()
-    for order in range(orders):
-        api.items[str(order)] = []
-        for item in range(each):
-            api.add(str(order), order * each + item, hour)
-    return api
-
 
 # What is read.
 
@@ -320,340 +304,6 @@ def test_a_refresh_in_several_windows_forgets_them_once(databases: Databases, se
     run_pipeline(pipeline)
     run_pipeline(pipeline, full_refresh=True)
     assert since(server, "a")[3:] == [moment(0), moment(3), moment(9)]
-
-
-# Parents that are refused.
-
-
-@pytest.mark.parametrize("status", [403, 404, 410, 451])
-def test_a_parent_that_is_refused_is_a_dead_letter_and_the_others_are_loaded(
-    databases: Databases, serve: Serve, status: int
-) -> None:
-    api = family(12)
-    api.refused["5"] = status
-    server = serve(api)
-    report = run_pipeline(children(params={"api_key": "s3cret-k3y"}))
-    assert [int(order) for _, order in loaded(databases.target)] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    assert (report.counts.extracted, report.counts.inserted, report.counts.rejected) == (12, 11, 1)
-    [(state, seen, record, reasons)] = letters(databases.target)
-    assert (state, seen) == ("open", 1)
-    assert json.loads(record) == {"id": "5", "customer": "of 5"}
-    [reason] = json.loads(reasons)
-    assert reason["rule"] == "source answers"
-    assert reason["value"] == f"{status} to GET {server.url}/orders/5/items?api_key=***"
-    assert "5" not in places(databases.target)
-
-
-def test_a_later_success_closes_the_letter_and_loads_what_was_missed(databases: Databases, serve: Serve) -> None:
-    api = family(6)
-    server = serve(api)
-    run_pipeline(ITEMS)
-    api.add("2", 20, 30)
-    api.refused["2"] = 404
-    for hour in (48, 72):
-        api.hour = hour
-        run_pipeline(ITEMS)
-    [(state, seen, *_)] = letters(databases.target)
-    assert (state, seen) == ("open", 2)
-    api.add("2", 21, 80)
-    api.refused.clear()
-    api.hour = 96
-    run_pipeline(ITEMS)
-    assert since(server, "2") == [None] + [moment(1)] * 3
-    assert {(20, "2"), (21, "2")} <= set(loaded(databases.target))
-    [(state, seen, *_)] = letters(databases.target)
-    assert (state, seen) == ("closed", 2)
-    [(closed, run)] = rows(
-        databases.target,
-        "SELECT closed_run_id, (SELECT run_id FROM etl_runs ORDER BY started_at DESC LIMIT 1) FROM etl_dead_letters",
-    )
-    assert closed == run
-
-
-def test_the_letter_of_a_parent_without_children_is_closed_too(databases: Databases, serve: Serve) -> None:
-    api = family(6)
-    api.items["2"] = []
-    api.refused["2"] = 404
-    serve(api)
-    run_pipeline(WHOLE)
-    api.refused.clear()
-    run_pipeline(WHOLE)
-    assert [state for state, *_ in letters(databases.target)] == ["closed"]
-
-
-def test_a_letter_of_a_backfill_stays_open_until_that_window_has_been_read(databases: Databases, serve: Serve) -> None:
-    api = family(6, hour=5)
-    serve(api)
-    run_pipeline(ITEMS)
-    api.refused["2"] = 404
-    api.hour = 48
-    run_pipeline(ITEMS, at(0), at(10))
-    api.refused.clear()
-    run_pipeline(ITEMS)
-    run_pipeline(ITEMS, at(0), at(9))
-    assert [state for state, *_ in letters(databases.target)] == ["open"]
-    run_pipeline(ITEMS, at(0), at(10))
-    assert [state for state, *_ in letters(databases.target)] == ["closed"]
-
-
-def test_a_refusal_in_the_middle_of_the_pages_keeps_the_place_and_what_came(databases: Databases, serve: Serve) -> None:
-    api = family(3, 25)
-    api.before = lambda seen, order: Reply(status=410) if order == "1" and seen.params.get("cursor") == "20" else None
-    server = serve(api)
-    assert run_pipeline(ITEMS).counts.inserted == 70
-    assert places(databases.target) == ["0", "2"]
-    api.before = lambda seen, order: None
-    api.hour = 48
-    run_pipeline(ITEMS)
-    assert since(server, "1")[3] is None
-    assert len(loaded(databases.target)) == 75
-
-
-def test_a_refused_parent_alone_refuses_no_window(databases: Databases, serve: Serve) -> None:
-    api = family(3)
-    serve(api)
-    pipeline = replace(children(start_param=None), sla=Sla(max_error_rate=0.0, abort_error_rate=0.1))
-    run_pipeline(pipeline)
-    # Nothing is new but the refusal: every row that comes in is a bad one.
-    for order in api.items:
-        api.items[order] = []
-    api.refused["1"] = 404
-    api.hour = 48
-    counts = run_pipeline(pipeline).counts
-    assert (counts.extracted, counts.rejected, counts.error_rate) == (1, 1, 1.0)
-    assert rows(databases.target, "SELECT status FROM etl_runs ORDER BY started_at") == [("committed",)] * 2
-
-
-def test_bad_rows_still_refuse_the_window_whatever_is_refused_beside_them(databases: Databases, serve: Serve) -> None:
-    api = family(20)
-    api.refused["1"] = 404
-    for order in list(api.items)[:12]:
-        api.items[order][0]["id"] = "x"
-    serve(api)
-    with pytest.raises(Exception, match="11 of 19 rows were rejected"):
-        run_pipeline(replace(WHOLE, sla=Sla(abort_error_rate=0.5)))
-    assert loaded(databases.target) == []
-
-
-@pytest.mark.parametrize(
-    ("refused", "share", "fails"), [(10, 0.5, True), (6, 0.5, True), (5, 0.5, False), (9, 1.0, False), (10, 1.0, True)]
-)
-@pytest.mark.parametrize("checkpoint", [1, 40])
-def test_too_many_refusals_or_nothing_else_are_an_error_of_the_run(
-    sqlite: Databases, serve: Serve, refused: int, share: float, fails: bool, checkpoint: int
-) -> None:
-    api = family(10)
-    api.refused = {str(order): 404 for order in range(refused)}
-    serve(api)
-    pipeline = changed(children(checkpoint=checkpoint), max_failed=share)
-    if fails:
-        with pytest.raises(SourceError, match=rf"{refused} of 10 parents were refused, the last with 404 to GET"):
-            run_pipeline(pipeline)
-        assert loaded(sqlite.target) == [] and letters(sqlite.target) == []
-    else:
-        run_pipeline(pipeline)
-        assert len(loaded(sqlite.target)) == 10 - refused == 10 - len(letters(sqlite.target))
-
-
-@pytest.mark.parametrize("status", [400, 401, 405, 422])
-def test_what_is_no_parents_own_fault_is_an_error_of_the_run(sqlite: Databases, serve: Serve, status: int) -> None:
-    api = family(12)
-    api.refused["5"] = status
-    serve(api)
-    with pytest.raises(SourceError, match=str(status)):
-        run_pipeline(ITEMS)
-    assert loaded(sqlite.target) == [] and letters(sqlite.target) == []
-
-
-def test_a_list_of_parents_that_is_refused_is_an_error_of_the_run(sqlite: Databases, serve: Serve) -> None:
-    api = family(12)
-    api.before = lambda seen, order: None if order else Reply(status=404)
-    serve(api)
-    with pytest.raises(SourceError, match="404"):
-        run_pipeline(ITEMS)
-
-
-def test_a_source_that_is_away_is_tried_again_and_makes_no_letter(sqlite: Databases, serve: Serve) -> None:
-    api = family(6)
-    broken = iter([True])
-    api.before = lambda seen, order: Reply(status=503) if order == "4" and next(broken, False) else None
-    serve(api)
-    with pytest.raises(SourceUnavailable, match="/orders/4/items"):
-        run_pipeline(ITEMS)
-    run_pipeline(replace(ITEMS, max_attempts=2))
-    assert len(loaded(sqlite.target)) == 6 and letters(sqlite.target) == []
-
-
-def test_a_refusal_deletes_nothing_where_absence_does(databases: Databases, serve: Serve) -> None:
-    api = family(6)
-    serve(api)
-    pipeline = replace(WHOLE, load=Replace("target", "fct_items", key=["id"]))
-    run_pipeline(pipeline)
-    api.refused["2"] = 404
-    api.items["3"] = []
-    assert run_pipeline(pipeline).counts.deleted == 0
-    assert len(loaded(databases.target)) == 6
-    api.refused.clear()
-    assert run_pipeline(pipeline).counts.deleted == 1
-
-
-def test_by_hand_a_refusal_is_an_error_since_there_are_no_letters(serve: Serve) -> None:
-    api = family(6)
-    api.refused["2"] = 404
-    serve(api)
-    assert isinstance(ITEMS.extract, ApiChildren)
-    with pytest.raises(SourceError, match="404"):
-        list(ITEMS.extract.batches(Window(at(0), at(2))))
-
-
-def test_the_only_parent_left_to_ask_may_be_refused(sqlite: Databases, serve: Serve) -> None:
-    api = family(6)
-    api.refused["2"] = 404
-    serve(api)
-    run_pipeline(ITEMS)
-    # The clock stands still, so that nothing can have come to the others.
-    api.asked.clear()
-    run_pipeline(ITEMS)
-    assert api.asked == ["2"]
-    assert [seen for _, seen, *_ in letters(sqlite.target)] == [2]
-
-
-# Parts.
-
-
-def ledger(databases: Databases) -> list[str]:
-    return [status for (status,) in rows(databases.target, "SELECT status FROM etl_runs ORDER BY started_at")]
-
-
-@pytest.mark.parametrize("pipeline", [WHOLE, ITEMS], ids=["whole", "by time"])
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_a_run_goes_on_behind_the_last_committed_parent(
-    databases: Databases, serve: Serve, pipeline: Any, at_once: int
-) -> None:
-    api = family(50)
-    api.refused = {"7": 404}
-    api.before = lambda seen, order: Reply(status=500) if order == "30" else None
-    server = serve(api)
-    pipeline = changed(children(pipeline, checkpoint=4), concurrency=at_once)
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline)
-    done = {int(order) for _, order in loaded(databases.target)}
-    assert done == set(range(28)) - {7}
-    api.asked.clear()
-    asked = len(server.seen)
-    api.before = lambda seen, order: None
-    report = run_pipeline(pipeline)
-    again = set(map(int, api.asked[: 50 - 28]))
-    assert again == set(range(28, 50))
-    # The page before, to see that it is what it was; the page in hand and those after it.
-    pages = [seen.params["page"] for seen in server.seen[asked:] if seen.target.startswith("/orders?")]
-    assert pages[:5] == ["2", "3", "4", "5", "6"]
-    assert report.windows[0].entry.counts.extracted == 4
-    assert {int(order) for _, order in loaded(databases.target)} == set(range(50)) - {7}
-    assert ledger(databases)[:8] == ["partial"] * 7 + ["failed"]
-
-
-def test_the_parts_of_one_run_ask_no_parent_twice(databases: Databases, serve: Serve) -> None:
-    api = family(50)
-    server = serve(api)
-    report = run_pipeline(children(WHOLE, checkpoint=4))
-    assert len(report.windows) == 13
-    assert sorted(api.asked, key=int) == [str(order) for order in range(50)]
-    pages = [seen.params["page"] for seen in server.seen if seen.target.startswith("/orders?")]
-    assert pages == ["1", "2", "3", "4", "5", "6"]
-
-
-def test_where_the_parents_moved_none_is_missed_and_none_that_is_done_is_asked_again(
-    databases: Databases, serve: Serve
-) -> None:
-    api = family(50)
-    api.before = lambda seen, order: Reply(status=500) if order == "30" else None
-    serve(api)
-    pipeline = children(checkpoint=4)
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline)
-    api.before = lambda seen, order: None
-    api.asked.clear()
-    del api.items["3"]
-    run_pipeline(pipeline)
-    rest = api.asked[: 50 - 28]
-    assert sorted(rest, key=int) == [str(order) for order in range(28, 50)]
-    assert len(loaded(databases.target)) == 50
-
-
-def test_without_places_a_window_whose_parents_moved_is_read_anew(databases: Databases, serve: Serve) -> None:
-    api = family(50)
-    api.before = lambda seen, order: Reply(status=500) if order == "30" else None
-    serve(api)
-    pipeline = children(WHOLE, checkpoint=4)
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline)
-    # The parents of the page in hand come later, and another is in front: none may be taken for done.
-    api.items = {"new": [], **api.items}
-    api.add("new", 100, 1)
-    api.before = lambda seen, order: Reply(status=500) if order == "9" else None
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline)
-    assert (100, "new") in loaded(databases.target)
-    api.before = lambda seen, order: None
-    run_pipeline(pipeline)
-    assert len(loaded(databases.target)) == 51
-
-
-def test_another_declaration_begins_anew(sqlite: Databases, serve: Serve) -> None:
-    api = family(20)
-    api.before = lambda seen, order: Reply(status=500) if order == "15" else None
-    serve(api)
-    pipeline = children(WHOLE, checkpoint=4)
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline)
-    api.before = lambda seen, order: None
-    assert run_pipeline(children(pipeline, params={"kind": "b"})).counts.extracted == 20
-
-
-def test_an_explicit_window_is_gone_on_with_too(sqlite: Databases, serve: Serve) -> None:
-    api = family(20)
-    api.before = lambda seen, order: Reply(status=500) if order == "15" else None
-    serve(api)
-    pipeline = children(checkpoint=4)
-    with pytest.raises(SourceUnavailable):
-        run_pipeline(pipeline, at(0), at(2))
-    api.before = lambda seen, order: None
-    api.asked.clear()
-    assert run_pipeline(pipeline, at(0), at(2)).counts.extracted == 8
-    assert sorted(api.asked, key=int) == [str(order) for order in range(12, 20)]
-    assert places(sqlite.target) == []
-
-
-CHILD = """
-from tests.extract.family import children
-from tasks.pipeline import run_pipeline
-run_pipeline(children(checkpoint=10))
-"""
-
-
-def test_a_run_that_is_killed_is_gone_on_with_behind_its_last_commit(postgresql: Databases, serve: Serve) -> None:
-    killed: list[int] = []
-
-    def kill(seen: Seen, order: str) -> Reply | None:
-        if order == "60" and not killed:
-            killed.append(child.pid)
-            os.kill(child.pid, signal.SIGKILL)
-            return Reply(fault="reset")
-        return None
-
-    api = family(100)
-    api.before = kill
-    server = serve(api)
-    environment = {**postgresql.environment, "TIDEGATE_SHOP_URL": server.url}
-    child = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, cwd=Path(__file__).parents[2])
-    assert child.wait(timeout=120) == -signal.SIGKILL
-    done = len(loaded(postgresql.target))
-    assert 40 <= done <= 60 and done % 10 == 0
-    api.asked.clear()
-    run_pipeline(children(checkpoint=10))
-    assert loaded(postgresql.target) == [(number, str(number)) for number in range(100)]
-    assert sorted(map(int, api.asked[: 100 - done])) == list(range(done, 100))
 
 
 # Memory.

@@ -191,7 +191,7 @@ class HttpClient:
                 "end of a configured value."
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise Broken(f"{type(error).__name__}: {error}") from error
+            raise Broken(f"{type(error).__name__}{_elsewhere(error.request, request)}: {error}") from error
 
     def _answer(self, response: httpx.Response) -> Answer:
         status = response.status_code
@@ -234,6 +234,13 @@ class HttpClient:
                 "Retry(attempts=…, budget=…)."
             )
         raise SourceUnavailable(what) from broken.__cause__
+
+
+def _elsewhere(sent: httpx.Request, asked: Request) -> str:
+    """Names the endpoint of a token request that `asked` needed first, so that nobody looks at the API for it."""
+    if sent.url.copy_with(query=None) == asked.url.copy_with(query=None):
+        return ""
+    return f" at {shown(sent.url)}"
 
 
 @functools.cache

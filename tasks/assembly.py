@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 
 from tasks import settings
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
-from tasks.extract.feed import Feed, Home
+from tasks.extract.feed import Feed, Home, Resumable
 from tasks.load.target import target_table
 from tasks.observe.context import flow_run_id
 from tasks.state.feeds import feed_name
@@ -21,6 +22,8 @@ class Assembly:
     Attributes:
         pipeline: the declaration.
         feed: its extract, where that is a feed, else None.
+        resumable: its extract, where that is read by windows in parts, else None.
+        changes: whether its rows may be deletes.
         contract: the judge of its rows.
         target: the target table as the contract declares it.
         engine: the target database.
@@ -35,6 +38,8 @@ class Assembly:
         load = pipeline.load
         self.pipeline = pipeline
         self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
+        self.resumable = pipeline.extract if isinstance(pipeline.extract, Resumable) else None
+        self.changes = self.feed is not None or (self.resumable is not None and self.resumable.tells_deletes)
         if self.feed and load.deletes_absent:
             raise ConfigError(
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
@@ -61,12 +66,14 @@ class Assembly:
             "contract": self.contract.fingerprint,
         }
 
-    def home(self, token: str) -> Home:
-        """Where the feed belongs; `token` is unique to whoever asks."""
+    def home(self, token: str, opened_at: datetime | None = None) -> Home:
+        """Where what is read belongs; `token` is unique to whoever asks. Only a feed has a name at its source."""
         name = self.pipeline.name
-        with self.target_errors(name):
-            feed = feed_name(self.engine, self.dialect, name)
-        return Home(name, feed, self.engine, self.dialect, token)
+        feed = ""
+        if self.feed:
+            with self.target_errors(name):
+                feed = feed_name(self.engine, self.dialect, name)
+        return Home(name, feed, self.engine, self.dialect, token, opened_at, self.contract.fingerprint)
 
     @contextlib.contextmanager
     def target_errors(self, what: str) -> Iterator[None]:

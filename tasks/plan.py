@@ -6,7 +6,7 @@ from datetime import datetime
 from tasks.announce import say_clipped, say_stalled
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
-from tasks.extract.feed import Feed
+from tasks.extract.feed import Feed, Resumable
 from tasks.state.attempts import Kind
 from tasks.state.watermarks import Watermark
 from tasks.window import Window, to_utc
@@ -20,10 +20,12 @@ class Plan:
         kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not) or `changes` (a feed goes
             on from its position; its one window stands for as many chunks as it has).
         windows: half-open, UTC.
+        rest: they are what an earlier run left of its window; what has come since is still to be planned.
     """
 
     kind: Kind
     windows: tuple[Window, ...]
+    rest: bool = False
 
 
 def plan(
@@ -64,6 +66,9 @@ def plan(
             )
         return Plan("full", (Window(),))
     asked = Window.parse(start, end)
+    left = extract.unfinished(seen.position) if isinstance(extract, Resumable) else None
+    if left is not None and not explicit and not full_refresh:
+        return Plan("incremental", (left,), rest=True)
     bound = extract.bound()
     assert bound is not None, "an extract with a cursor has a bound"
     if explicit:

@@ -40,7 +40,7 @@ class RunReport:
         seconds: wall time of the run.
         watermark: highest cursor ever extracted.
         covered_until: source time below which everything is in the target.
-        position: how far a feed has come, in the source's own terms; None for an extract by windows.
+        position: how far a feed has come, in the source's own terms, or what an API left for the next run; else None.
     """
 
     pipeline: str
@@ -98,5 +98,5 @@ class RunReport:
 
     def __str__(self) -> str:
         rate = f"error rate {self.counts.error_rate:.2%}"
-        of = "changes" if self.position is not None else self.window
+        of = "changes" if any(window.attempt.kind == "changes" for window in self.windows) else self.window
         return f"{self.pipeline} {of}: {self.counts}, {rate}, {self.seconds:.1f} s"

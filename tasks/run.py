@@ -14,6 +14,7 @@ from tasks.announce import announce_run
 from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
+from tasks.extract.feed import Held
 from tasks.load.target import ensure_target
 from tasks.observe.context import logger
 from tasks.plan import Plan, plan
@@ -47,6 +48,9 @@ class Run:
             self._record_unplanned(start, end, error)
             raise
         done = tuple(self._windows(planned, full_refresh))
+        if planned.rest:
+            planned = self._persist(name, partial(self._prepare, start, end, full_refresh))
+            done += tuple(self._windows(planned, full_refresh))
         seen = self._persist(name, self._watermark)
         report = RunReport(
             name, self.run_id, done, time.monotonic() - began, seen.value, seen.covered_until, seen.position
@@ -75,15 +79,16 @@ class Run:
         for window in planned.windows:
             what = f"{self.pipeline.name} {'changes' if self.assembly.feed else window}"
             afresh, more, goal = full_refresh, True, None
-            while more:
-                done = self._persist(what, partial(self._attempt, planned.kind, window, afresh))
-                yield done
-                goal = goal or done.source_clock
-                reached = goal is not None and done.covered_until is not None and done.covered_until >= goal
-                afresh, more = False, done.more and not reached
+            with contextlib.closing(Held()) as held:
+                while more:
+                    done = self._persist(what, partial(self._attempt, planned.kind, window, held, afresh))
+                    yield done
+                    goal = goal or done.source_clock
+                    reached = goal is not None and done.covered_until is not None and done.covered_until >= goal
+                    afresh, more = False, done.more and not reached
 
-    def _attempt(self, kind: Kind, window: Window, afresh: bool) -> WindowReport:
-        return WindowRun(self.assembly, self.run_id, kind, window).run(afresh=afresh)
+    def _attempt(self, kind: Kind, window: Window, held: Held, afresh: bool) -> WindowReport:
+        return WindowRun(self.assembly, self.run_id, kind, window, held).run(afresh=afresh)
 
     def _persist(self, what: str, step: Callable[[], Result]) -> Result:
         """Try `step` until it succeeds, cannot, or has been tried often enough."""

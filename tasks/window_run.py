@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -11,7 +12,7 @@ from tasks.announce import announce_notices, announce_window, raise_error_rate, 
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Difference, Feed, Ordered
+from tasks.extract.feed import Chunk, Difference, Feed, Held, Ordered, Part, Resumable
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
@@ -20,12 +21,13 @@ from tasks.report import WindowReport
 from tasks.spool import Spool
 from tasks.state.attempts import Attempt, Kind, Status, close_attempt, drop_staging, open_attempt, sweep
 from tasks.state.dead_letters import rejected_table
+from tasks.state.ledger import last_position
 from tasks.state.watermarks import Watermark, read_watermark
 from tasks.streaming import stream
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
 from tasks.transform.references import ReferenceCheck
-from tasks.window import Window
+from tasks.window import Window, later
 
 
 class WindowRun:
@@ -36,14 +38,16 @@ class WindowRun:
         run_id: the run it belongs to.
         kind: how it is recorded, and whether it moves the watermark.
         window: what to read; unbounded for a feed.
+        held: what the extract keeps open between the commits of this window.
     """
 
-    def __init__(self, assembly: Assembly, run_id: str, kind: Kind, window: Window) -> None:
+    def __init__(self, assembly: Assembly, run_id: str, kind: Kind, window: Window, held: Held) -> None:
         self.parts = assembly
+        self.held = held
         self.pipeline = assembly.pipeline
         self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, kind, window)
         contract = assembly.contract
-        self.staged = staged_table(self.attempt.staged_table, contract.columns, changes=assembly.feed is not None)
+        self.staged = staged_table(self.attempt.staged_table, contract.columns, changes=assembly.changes)
         self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
 
     def run(self, *, afresh: bool = False) -> WindowReport:
@@ -64,14 +68,14 @@ class WindowRun:
             stack.callback(self._drop_staging)
             try:
                 self._create_staging()
-                chunk = stack.enter_context(self._chunk(seen, afresh=afresh))
+                chunk = stack.enter_context(self._chunk(seen, opened_at, afresh=afresh))
                 spool = stack.enter_context(Spool()) if self.pipeline.references else None
                 arrivals = self._receive(chunk, spool, opened_at)
                 entry = as_task("commit", self._commit(chunk, spool, arrivals, seen, began).run)()
             except BaseException as error:
                 self._record_failure(error)
                 raise
-            if entry.status == "committed":
+            if entry.status in ("committed", "partial"):
                 self._acknowledge(chunk)
         done = WindowReport(self.attempt, entry, chunk.more, chunk.source_clock, arrivals.covered_until)
         announce_window(done)
@@ -95,6 +99,8 @@ class WindowRun:
             with self.parts.dialect.transaction(self.parts.engine) as connection:
                 now = self.parts.dialect.clock(connection)
                 seen = read_watermark(connection, self.attempt.pipeline)
+                if self.parts.resumable and self.attempt.kind == "explicit":
+                    seen = replace(seen, position=last_position(connection, self.attempt))
                 open_attempt(connection, self.attempt, owner, now, self.parts.details())
         return now, seen
 
@@ -104,12 +110,18 @@ class WindowRun:
             connection.execute(CreateTable(self.staged))
             connection.execute(CreateTable(self.rejected))
 
-    def _chunk(self, seen: Watermark, *, afresh: bool) -> contextlib.AbstractContextManager[Chunk]:
+    def _chunk(self, seen: Watermark, opened_at: datetime, *, afresh: bool) -> contextlib.AbstractContextManager[Chunk]:
         """What this attempt reads."""
         extract = self.pipeline.extract
+        position = None if afresh else seen.position
+        home = self.parts.home(self.attempt.token, opened_at)
         if isinstance(extract, Feed):
-            return extract.open(self.parts.home(self.attempt.token), None if afresh else seen.position)
+            return extract.open(home, position)
         passed = None if self.attempt.kind == "explicit" else seen.covered_until
+        if isinstance(extract, Resumable):
+            whole = self.pipeline.load.deletes_absent
+            part = extract.open_window(self.attempt.window, position, home, self.held, whole=whole, passed=passed)
+            return contextlib.nullcontext(part)
         counts_nulls = self.attempt.kind == "incremental"
         return contextlib.nullcontext(WindowChunk(extract, self.attempt.window, passed, counts_nulls))
 
@@ -124,24 +136,27 @@ class WindowRun:
 
         extract = self.pipeline.extract
         judge, cursor_of = self.parts.contract.judge, None
-        if isinstance(extract, Feed):
+        if self.parts.changes:
             judge = partial(judge_changes, self.parts.contract)
-        elif extract.cursor is not None:
+        if not isinstance(extract, Feed) and extract.cursor is not None:
             cursor_of = partial(cursor_values, cursor=extract.cursor, source=f"{extract.connection} {extract.dataset}")
         streamed = stream(chunk.batches(), judge, cursor_of, stage, spool, as_task)
         ordered = chunk if isinstance(chunk, Ordered) else None
+        part = chunk if isinstance(chunk, Part) else None
         null_cursors = ordered.null_cursors() if ordered else 0
         if null_cursors:
             say_null_cursors(self.pipeline, null_cursors)
         return Arrivals(
-            **vars(streamed),
+            **{**vars(streamed), "watermark": later(streamed.watermark, part.highest) if part else streamed.watermark},
             opened_at=opened_at,
             read_at=self._clock(),
             position=chunk.position,
-            covered_until=opened_at if self.attempt.kind == "full" else chunk.covered_until,
+            covered_until=opened_at if self.attempt.kind == "full" and part is None else chunk.covered_until,
             passed=ordered.passed if ordered else None,
             null_cursors=null_cursors,
             shrink=chunk.shrink if isinstance(chunk, Difference) else None,
+            partial=part is not None and chunk.more,
+            unchanged=part is not None and part.unchanged,
         )
 
     def _commit(self, chunk: Chunk, spool: Spool | None, arrivals: Arrivals, seen: Watermark, began: float) -> Commit:

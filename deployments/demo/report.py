@@ -66,7 +66,7 @@ def read_figures(warehouse: Engine, flow_run_id: UUID) -> RunFigures:
     """
     committed = (
         select(runs)
-        .where(runs.c.flow_run_id == str(flow_run_id), runs.c.status == "committed")
+        .where(runs.c.flow_run_id == str(flow_run_id), runs.c.status.in_(("committed", "partial")))
         .order_by(runs.c.started_at)
     )
     with warehouse.connect() as connection:

@@ -1,9 +1,10 @@
-"""`ApiExtract`: the records of a JSON API, whole or by a cursor, page by page."""
+"""`ApiExtract`: the records of an API, whole or by a cursor, page by page."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -11,14 +12,20 @@ import pyarrow.compute as pc
 
 from tasks import settings
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.api_part import ApiPart
+from tasks.extract.api_reading import ApiReading
 from tasks.extract.changes import cursor_values
+from tasks.extract.feed import Held, Home
 from tasks.extract.http.answers import described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
+from tasks.extract.http.drift import OnDrift
+from tasks.extract.http.numbered import Numbered
 from tasks.extract.http.paginators import Paginator, SinglePage
+from tasks.extract.http.place import Kept
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
 from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import walk
+from tasks.extract.http.times import TimeFormat, with_times, written
 from tasks.window import Window, to_utc
 
 
@@ -54,27 +61,43 @@ class ApiClock:
 
 @dataclass(frozen=True)
 class ApiExtract:
-    """Read a list of records from a JSON API, whole or by a cursor.
+    """Read a list of records from an API, whole or by a cursor.
 
     What the API returns outside the window is dropped, so that it does not matter whether it takes bounds as inclusive.
+    Parameters, here and of paginators, are of the query by their name, and fields of the JSON body as `$.a.b`.
 
     Attributes:
         connection: name of the source; its base URL is `TIDEGATE_<NAME>_URL`.
-        path: what to GET, below the base URL.
+        path: what to ask for, below the base URL.
         records: dotted path of the list of records in a body; "" is the body itself.
         paginator: how to get from one page to the next.
         params: query parameters of the first request; no place for secrets, those belong into `auth`.
-        cursor: field that orders changes in source time, ISO 8601 text; None reads everything each time.
-        start_param: query parameter for "at or after this time", sent as `2013-01-08T06:00:00Z`, the window's start
-            rounded down to a second.
-        end_param: query parameter for "before" or "until this time", the window's end rounded up.
+        body: JSON object to POST instead of a GET.
+        cursor: field that orders changes in source time; None reads everything each time.
+        cursor_format: how records write it.
+        start_param: parameter for "at or after this time": the window's start, rounded down to what the form can say.
+        end_param: parameter for "before" or "until this time", the window's end rounded up.
+        param_format: how those two are written; None is like `cursor_format`.
         lookback: how far before the watermark the next window starts, for records that appear late.
         lag: how long before the source clock a record may still appear.
         initial: where the first incremental window starts (UTC).
         clock: the source's own clock; None takes this machine's.
+        split: longest window to ask for at once.
+        max_results: how many records the API gives for one window at most, however many pages; a window that has as
+            many is asked for in halves.
+        concurrency: how many requests are under way at once: pages of a numbered paginator, or windows of a `split`.
+        checkpoint: pages after which a commit ends, so that a crash loses at most as many; None, like a load that takes
+            everything at once (`Replace`), commits when the window has been read.
+        unique: columns that identify a record, to notice those that move to another page while the pages are read.
+        on_drift: what to do then: `error`, or `dedup`, which passes over what has come before.
+        conditional: ask only for what has changed since the last run (`If-None-Match`, `If-Modified-Since`).
+        deleted: field that marks a record as gone: true, or a time; it is deleted from the target.
         auth: how requests are authenticated.
         timeout: longest silence while an answer is read.
         retry: how long a request keeps trying.
+
+    Raises:
+        ConfigError: settings that contradict each other.
     """
 
     connection: str
@@ -82,28 +105,84 @@ class ApiExtract:
     records: str = ""
     paginator: Paginator = field(default_factory=SinglePage)
     params: Params = field(default_factory=dict, repr=False)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     cursor: str | None = None
+    cursor_format: TimeFormat = "iso"
     start_param: str | None = None
     end_param: str | None = None
+    param_format: TimeFormat | None = None
     lookback: timedelta = timedelta(0)
     lag: timedelta = timedelta(0)
     initial: datetime | None = None
     clock: ApiClock | None = None
+    split: timedelta | None = None
+    max_results: int | None = None
+    concurrency: int = 1
+    checkpoint: int | None = 40
+    unique: Sequence[str] = ()
+    on_drift: OnDrift = "error"
+    conditional: bool = False
+    deleted: str | None = None
     auth: httpx.Auth | None = field(default=None, repr=False)
     timeout: timedelta = READ_TIMEOUT
     retry: Retry = field(default_factory=Retry)
 
     def __post_init__(self) -> None:
-        if self.cursor is None and (self.start_param or self.end_param):
-            raise ConfigError(
-                f"{self._name}: start_param and end_param ask for a window, and without a cursor no record can be told "
-                "to lie in it. Name the cursor."
-            )
+        by_window = self.start_param is not None or self.end_param is not None
+        single = isinstance(self.paginator, SinglePage)
+        limits = (self.concurrency, self.checkpoint or 1, self.max_results or 1)
+        for wrong, why in (
+            (
+                self.cursor is None and by_window,
+                "start_param and end_param ask for a window, and without a cursor no record can be told to lie in it. "
+                "Name the cursor",
+            ),
+            (
+                (self.split is not None or self.max_results is not None) and self.start_param is None,
+                "split and max_results ask for shorter windows, and without a start_param the API cannot be asked for "
+                "one. Name it",
+            ),
+            (
+                self.concurrency > 1 and not isinstance(self.paginator, Numbered) and self.split is None,
+                "each page leads to the next, so there is nothing to ask for at once. Page by number or offset, or "
+                "declare split=…",
+            ),
+            (
+                self.conditional and (not single or by_window),
+                "conditional asks whether the one answer has changed, and with pages or windows there are many",
+            ),
+            (
+                min(limits) < 1 or (self.split is not None and self.split <= timedelta(0)),
+                "split, max_results, concurrency and checkpoint are positive",
+            ),
+        ):
+            if wrong:
+                raise ConfigError(f"{self.name}: {why}.")
+
+    @property
+    def name(self) -> str:
+        """The extract as a message begins."""
+        return f"API {self.connection!r}, {self.path!r}"
 
     @property
     def dataset(self) -> str:
         """The path."""
         return self.path
+
+    @property
+    def tells_deletes(self) -> bool:
+        """See `Resumable.tells_deletes`."""
+        return self.deleted is not None
+
+    @property
+    def shaped(self) -> Shape:
+        """The form of the answers."""
+        return Shape(self.records)
+
+    @property
+    def param_form(self) -> TimeFormat:
+        """How the bounds of a window are written."""
+        return self.param_format or self.cursor_format
 
     def bound(self) -> datetime | None:
         """See `Extract.bound`."""
@@ -111,7 +190,7 @@ class ApiExtract:
             return None
         if self.clock is None:
             return datetime.now(UTC) - self.lag
-        with self._named(self._name), self._client() as client:
+        with self.named(self.name), self.client() as client:
             return self.clock.read(client) - self.lag
 
     def null_cursors(self) -> int:
@@ -119,7 +198,7 @@ class ApiExtract:
         return 0
 
     def batches(self, window: Window) -> Iterator[pa.Table]:
-        """See `Extract.batches`; one batch is one page.
+        """See `Extract.batches`; one batch is at most one page.
 
         Raises:
             SourceUnavailable: the source did not answer, or broke off half way.
@@ -127,62 +206,71 @@ class ApiExtract:
             ContractError: the cursor is missing, or not one is a time.
             ConfigError: the connection has no URL.
         """
-        if self.cursor is not None and window.empty:
-            return
-        source = f"{self._name}, window {window}"
-        with self._named(source), self._client() as client:
-            first = Request(client.url(self.path, {**self.params, **self._bounds(window)}))
-            for page in walk(client, first, Shape(self.records), self.paginator):
-                for rows in page.tables():
-                    if self.cursor is not None:
-                        rows = rows.filter(_inside(rows, self.cursor, window, source))
-                    if rows.num_rows:
-                        yield rows
+        with contextlib.closing(ApiReading(self, self.client(), window, Kept(), datetime.now(UTC))) as reading:
+            yield from reading.batches(None)
 
-    @property
-    def _name(self) -> str:
-        return f"API {self.connection!r}, {self.path!r}"
+    def unfinished(self, position: str | None) -> Window | None:
+        """See `Resumable.unfinished`."""
+        place = Kept.parse(position).place
+        return None if place is None else place.window
 
-    @contextmanager
-    def _named(self, source: str) -> Iterator[None]:
-        """Have errors from below say what was being read."""
-        try:
-            yield
-        except (SourceError, SourceUnavailable) as error:
-            raise type(error)(f"{source}: {error}") from error
+    def open_window(
+        self, window: Window, position: str | None, home: Home, held: Held, *, whole: bool, passed: datetime | None
+    ) -> ApiPart:
+        """See `Resumable.open_window`."""
+        reading = held.going_on(position)
+        if not isinstance(reading, ApiReading):
+            opened_at = home.opened_at or datetime.now(UTC)
+            reading = ApiReading(self, self.client(), window, Kept.parse(position), opened_at, home.contract)
+            held.keep(reading)
+        return ApiPart(reading, None if whole else self.checkpoint, passed)
 
-    def _client(self) -> HttpClient:
+    def client(self) -> HttpClient:
+        """A client for the API. Close it.
+
+        Raises:
+            ConfigError: the connection has no URL.
+        """
         url = settings.connection_url(self.connection)
         if url is None:
             raise ConfigError(
-                f"{self._name}: the connection has no URL. Set {settings.url_variable(self.connection)} to the API's "
+                f"{self.name}: the connection has no URL. Set {settings.url_variable(self.connection)} to the API's "
                 "base URL."
             )
         return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry)
 
-    def _bounds(self, window: Window) -> dict[str, str]:
-        bounds: dict[str, str] = {}
+    def request(self, client: HttpClient, window: Window) -> Request:
+        """What to ask for the records of `window`, without what the paginator adds."""
+        request = Request(client.url(self.path, self.params), self.body)
         if self.start_param and window.start is not None:
-            bounds[self.start_param] = _whole_second(window.start)
+            request = request.having(self.start_param, written(window.start, self.param_form))
         if self.end_param and window.end is not None:
-            bounds[self.end_param] = _whole_second(window.end + timedelta(microseconds=999_999))
-        return bounds
+            request = request.having(self.end_param, written(window.end, self.param_form, up=True))
+        return request
 
+    def inside(self, rows: pa.Table, window: Window, source: str) -> pa.Table:
+        """Those of `rows` whose cursor lies in `window`, and those without a readable one, so that they are judged.
 
-def _inside(rows: pa.Table, cursor: str, window: Window, source: str) -> pa.ChunkedArray:
-    """For each row whether its cursor lies in `window`; one without a readable cursor does, so that it is judged.
+        Raises:
+            ContractError: the cursor is missing, or not one is a time.
+        """
+        if self.cursor is None:
+            return rows
+        rows = with_times(rows, self.cursor, self.cursor_format)
+        values = cursor_values(rows, self.cursor, source)
+        inside = pa.chunked_array([pa.repeat(True, rows.num_rows)])
+        if window.start is not None:
+            inside = pc.and_(inside, pc.greater_equal(values, pa.scalar(window.start, values.type)))
+        if window.end is not None:
+            inside = pc.and_(inside, pc.less(values, pa.scalar(window.end, values.type)))
+        return rows.filter(pc.fill_null(inside, True))
 
-    Raises:
-        ContractError: the cursor is missing, or not one is a time.
-    """
-    values = cursor_values(rows, cursor, source)
-    inside = pa.chunked_array([pa.repeat(True, rows.num_rows)])
-    if window.start is not None:
-        inside = pc.and_(inside, pc.greater_equal(values, pa.scalar(window.start, values.type)))
-    if window.end is not None:
-        inside = pc.and_(inside, pc.less(values, pa.scalar(window.end, values.type)))
-    return pc.fill_null(inside, True)
-
-
-def _whole_second(moment: datetime) -> str:
-    return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    @contextlib.contextmanager
+    def named(self, source: str) -> Iterator[None]:
+        """Have errors from below say what was being read."""
+        try:
+            yield
+        except (SourceError, SourceUnavailable) as error:
+            if str(error).startswith(self.name):
+                raise
+            raise type(error)(f"{source}: {error}") from error

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from tasks.dialects.dialect import Dialect
 from tasks.shrink import Shrink
+from tasks.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Home:
         engine: the target database, for what a feed has to remember beside its position.
         dialect: its dialect.
         attempt: token of the attempt that reads, unique.
+        opened_at: target clock, UTC, before its first row is read; None where nothing is.
+        contract: fingerprint of what judges the rows.
     """
 
     pipeline: str
@@ -33,6 +36,8 @@ class Home:
     engine: Engine
     dialect: Dialect
     attempt: str
+    opened_at: datetime | None = None
+    contract: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,85 @@ class Ordered(Protocol):
 
     def null_cursors(self) -> int:
         """How many rows of the source have no cursor, so that no run reads them."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """A chunk of a window that may be read in several commits, or not at all where nothing has changed.
+
+    The parts before the last leave the watermark where it is; the next run goes on behind the last committed one.
+    """
+
+    @property
+    def highest(self) -> datetime | None:
+        """The highest cursor of the window so far, UTC."""
+
+    @property
+    def unchanged(self) -> bool:
+        """The source says that it is what it was when the last run loaded it; there are no rows then."""
+
+
+class Held:
+    """What an extract keeps open from one commit of a window to the next. Close it when the window is done."""
+
+    def __init__(self) -> None:
+        self._reading: Closeable | None = None
+
+    def going_on(self, position: str | None) -> "Closeable | None":
+        """What is open, provided that everything it brought has been committed."""
+        reading = self._reading
+        return reading if reading is not None and position is not None and reading.position == position else None
+
+    def keep(self, reading: "Closeable") -> None:
+        """Hold `reading` instead of what was held."""
+        self.close()
+        self._reading = reading
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+
+class Closeable(Protocol):
+    """Something that goes on where it is."""
+
+    @property
+    def position(self) -> str | None:
+        """Where that is; None where it cannot go on."""
+
+    def close(self) -> None:
+        """Stop, and let go of everything."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An extract by windows that is read in parts; what it leaves for the next run is committed with them."""
+
+    @property
+    def tells_deletes(self) -> bool:
+        """Whether its batches carry the columns of `tasks.change_columns`."""
+
+    def unfinished(self, position: str | None) -> Window | None:
+        """The window that `position` is a place in, or None where none was left."""
+
+    def open_window(
+        self, window: Window, position: str | None, home: Home, held: Held, *, whole: bool, passed: datetime | None
+    ) -> Chunk:
+        """The next part of `window`.
+
+        Args:
+            window: what is read, unbounded where there is no cursor.
+            position: what the last part or run left; one in another window is passed over.
+            home: where it belongs.
+            held: what may be kept open until the next part.
+            whole: the load takes all of the window in one commit.
+            passed: source time (UTC) that earlier runs had covered; None for a run that does not move the watermark.
+
+        Raises:
+            ConfigError: the source is not known.
+        """
 
 
 @runtime_checkable

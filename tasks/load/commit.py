@@ -15,7 +15,7 @@ from tasks.errors import ConservationError, RetriableError, TargetError, TargetU
 from tasks.load.merge import Classes, Merge
 from tasks.load.strategy import Load
 from tasks.shrink import Shrink
-from tasks.state.attempts import Attempt, attempt_status, complete_attempt, lock_target, refuse_if_superseded
+from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
 from tasks.state.ledger import Entry, read_entry, write_entry
 from tasks.state.tables import windows
@@ -45,6 +45,8 @@ class Arrivals:
         passed: cursor that earlier runs had come to; new rows below it are late. None: no row is.
         null_cursors: source rows that are in no window, having no cursor.
         shrink: what the source lost since the last snapshot it was compared with, or None.
+        partial: the window has more, which another commit brings; this one leaves the watermark where it is.
+        unchanged: the source says that it is what it was; that nothing came in means nothing.
     """
 
     extracted: int
@@ -63,6 +65,8 @@ class Arrivals:
     passed: datetime | int | str | None = None
     null_cursors: int = 0
     shrink: Shrink | None = None
+    partial: bool = False
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class Commit:
         attempt, arrivals = self.attempt, self.arrivals
         lock_target(connection, attempt.target)
         now = self.dialect.clock(connection)
-        complete_attempt(connection, attempt, "committed", arrivals.read_at, now)
+        whole: Status = "partial" if arrivals.partial else "committed"
+        complete_attempt(connection, attempt, whole, arrivals.read_at, now)
         self._check_staging(connection)
         if self.cursor is None and self.load.updates:
             refuse_if_superseded(connection, attempt, arrivals.opened_at)
@@ -152,7 +157,7 @@ class Commit:
             passed=arrivals.passed,
         )
         deduplicated = merge.deduplicate(connection)
-        gone, total = merge.absent(connection)
+        gone, total = (0, 0) if arrivals.unchanged else merge.absent(connection)
         counts = Counts(
             extracted=arrivals.extracted,
             added=arrivals.added,
@@ -165,7 +170,8 @@ class Commit:
         if message is None:
             warned = self.warn(connection)
             if self.seen is not None:
-                moved = self.seen.advanced(arrivals.watermark, arrivals.covered_until, arrivals.position)
+                times = (None, None) if arrivals.partial else (arrivals.watermark, arrivals.covered_until)
+                moved = self.seen.advanced(*times, arrivals.position)
                 move_watermark(connection, attempt.pipeline, self.seen, moved, now, str(attempt.window))
             classes = merge.classify(connection)
             merge.write(connection, classes, gone)
@@ -180,7 +186,7 @@ class Commit:
             close_letters(connection, self.dialect, attempt, self.staged, self.load.key, self.cursor, now)
         finished = time.monotonic()
         entry = Entry(
-            status="committed" if message is None else "refused",
+            status=whole if message is None else "refused",
             counts=counts,
             warned=warned,
             seconds=finished - self.began,
@@ -271,5 +277,5 @@ class Commit:
                 self.dialect.transaction(self.engine) as connection,
             ):
                 status = attempt_status(connection, self.attempt)
-                return read_entry(connection, self.attempt) if status in ("committed", "refused") else None
+                return read_entry(connection, self.attempt) if status in ("committed", "partial", "refused") else None
         return None

@@ -122,9 +122,10 @@ class Merge:
         """Count the staged rows by what will become of them; their keys are unique by now."""
         absent = self.target.c[self.load.key[0]].is_(None)
         kind = case(
-            (self._deleted, case((absent, "unchanged"), else_="deleted" if self.load.deletes else "unchanged")),
+            (self._deleted & (absent | literal(not self.load.deletes)), literal("unchanged")),
             (absent, literal("new")),
             (self._stale, literal("stale")),
+            (self._deleted, literal("deleted")),
             (self._differs, literal("changed" if self.load.updates else "repeated")),
             else_=literal("unchanged"),
         ).label("kind")
@@ -191,6 +192,8 @@ class Merge:
         if classes.deleted:
             # Not EXISTS: SQLite would look through all of staging for every row of the target.
             gone_keys = select(*(self.staged.c[name] for name in self.load.key)).where(self._deleted)
+            if self.cursor:
+                gone_keys = gone_keys.join_from(self.staged, self.target, self._same_key).where(~self._stale)
             key = tuple_(*(self.target.c[name] for name in self.load.key))
             deleted = delete(self.target).where(key.in_(gone_keys))
             self._expect("deleted", connection.execute(deleted).rowcount, classes.deleted)

@@ -16,7 +16,7 @@ from tasks.state.tables import runs, targets, windows
 from tasks.window import Window
 
 Kind = Literal["full", "incremental", "explicit", "changes"]
-Status = Literal["running", "committed", "refused", "failed", "fenced", "superseded", "crashed"]
+Status = Literal["running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed"]
 
 _STAGED = "etl_staged_"
 _REJECTED = "etl_rejected_"
@@ -140,7 +140,7 @@ def refuse_if_superseded(connection: Connection, attempt: Attempt, opened_at: da
         for committed in connection.execute(
             select(windows.c.attempt, windows.c.window_start, windows.c.window_end, windows.c.read_at).where(
                 windows.c.target == attempt.target,
-                windows.c.status == "committed",
+                windows.c.status.in_(("committed", "partial")),
                 windows.c.attempt != attempt.token,
                 windows.c.read_at > opened_at,
             )

@@ -79,3 +79,18 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
         late=row["late"] or 0,
         null_cursors=row["null_cursors"] or 0,
     )
+
+
+def last_position(connection: Connection, attempt: Attempt) -> str | None:
+    """Where an explicit run over the attempt's very window was left; None where it was read to its end, or never."""
+    bounds = zip((runs.c.window_start, runs.c.window_end), (attempt.window.start, attempt.window.end), strict=True)
+    newest = (
+        select(runs.c.status, runs.c.position)
+        .where(runs.c.pipeline == attempt.pipeline, runs.c.kind == "explicit")
+        .where(runs.c.status.in_(("committed", "partial")))
+        .where(*(column.is_(None) if bound is None else column == bound for column, bound in bounds))
+        .order_by(runs.c.finished_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).one_or_none()
+    return row.position if row is not None and row.status == "partial" else None

@@ -28,7 +28,7 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
         first: number of the first of them in the window.
 
     Returns:
-        The good rows, `etl_deleted` telling which of them are gone; of those only the key is filled.
+        The good rows, `etl_deleted` telling which of them are gone; of those only key and cursor are filled.
 
     Raises:
         ContractError: see `Contract.judge`.
@@ -70,13 +70,16 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
     made = _transformed(contract, frame)
     passports: npt.NDArray[np.int64] = np.asarray(made.index, dtype=np.int64)
     left = np.setdiff1d(np.arange(len(frame)), passports)
-    keys = pa.concat_tables([_keys(contract, made), _keys(contract, frame.iloc[left])])
+    # The cursor too, where the source tells it: a delete that is older than the row it is about is no delete.
+    told = [*contract.key, *([contract.cursor] if contract.cursor and contract.cursor not in contract.key else [])]
+    known_columns = pa.schema([contract.columns.field(name) for name in told])
+    found = pa.concat_tables([_cast(contract, frame, known_columns) for frame in (made, frame.iloc[left])])
     passports = np.concatenate([passports, left])
     siblings = pd.Series(passports).groupby(passports).cumcount().to_numpy(dtype=np.int64)
     numbers = (passports << SIBLINGS) + siblings
     known = np.ones(len(passports), dtype=bool)
-    for column in keys.columns:
-        known &= np.asarray(column.is_valid())
+    for name in contract.key:
+        known &= np.asarray(found.column(name).is_valid())
     nameless = np.flatnonzero(~known)
     reasons = [
         encode([{"rule": "a delete has its key", "column": name, "value": None} for name in contract.key])
@@ -86,12 +89,12 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
         raw,
         passports[nameless].tolist(),
         numbers[nameless],
-        keys.take(pa.array(nameless)).columns,
+        found.select(contract.key).take(pa.array(nameless)).columns,
         pa.nulls(len(nameless), UTC_TIMESTAMP),
         reasons,
     )
-    found = keys.filter(pa.array(known))
-    columns = {name: found.column(name) if name in contract.key else pa.nulls(len(found), kind)
+    found = found.filter(pa.array(known))
+    columns = {name: found.column(name) if name in told else pa.nulls(len(found), kind)
                for name, kind in zip(contract.columns.names, contract.columns.types, strict=True)}  # fmt: skip
     valid = pa.table({ROW: pa.array(numbers[known], pa.int64()), **columns})
     return Judged(_flagged(valid, deleted=True), rejected, added=len(passports) - len(np.unique(passports)), filtered=0)
@@ -114,14 +117,15 @@ def _transformed(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
     return made[made[list(contract.key)].notna().all(axis=1)] if usable else nothing
 
 
-def _keys(contract: Contract, frame: pd.DataFrame) -> pa.Table:
+def _cast(contract: Contract, frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Columns of `frame` as the contract has them; NULL where they are missing or cannot be."""
     arrays = []
-    for field in contract.key_schema:
+    for field in schema:
         try:
             arrays.append(cast_column(frame[field.name].reset_index(drop=True), field.type, contract.pipeline).values)
         except (KeyError, ContractError):
             arrays.append(pa.nulls(len(frame), field.type))
-    fields = [field.with_nullable(True) for field in contract.key_schema]
+    fields = [field.with_nullable(True) for field in schema]
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 

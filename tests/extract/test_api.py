@@ -28,7 +28,7 @@ from tasks.extract.http.paginators import NextUrl
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
 from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import walk
+from tasks.extract.http.walk import Walk
 from tasks.window import Window
 from tests.scripted_server import Reply, Script, ScriptedServer
 
@@ -417,7 +417,7 @@ def test_datasette_pages_by_the_key_of_the_last_row_over_ties(datasette: Dataset
     """Seven rows a page over three rows an hour: most pages end between rows of the same hour."""
     with HttpClient(datasette.url) as client:
         first = Request(client.url(READINGS.path, PAGED))
-        pages = list(walk(client, first, Shape("rows"), NextUrl()))
+        pages = [visit.page for visit in Walk(client, Shape("rows"), NextUrl()).visits(first)]
     ended_in_a_tie = 0
     for page, following in pairwise(pages):
         last, token = page.last, following.answer.url.params["_next"]

@@ -4,15 +4,17 @@ import codecs
 import json
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 
 from tasks.errors import SourceError, redact
-from tasks.extract.http.retry import Broken
+from tasks.extract.http.retry import Broken, http_date
 
 NOT_MODIFIED = 304
 
 _EXCERPT = 500
+_PROVEN_AFTER = timedelta(minutes=1)
 
 _TELLING_PARAMETER = re.compile(
     r"(?i)token|secret|passw|pwd|credential|signature|auth(?!or)|(api|access)[_-]?key|^key$|^sig$"
@@ -68,6 +70,20 @@ class Answer:
                     f"{described(node)}. Correct the path in the declaration."
                 )
         return node
+
+    def validators(self) -> dict[str, str]:
+        """By what to ask whether this answer has changed: `etag` and `last_modified`, as far as they prove it.
+
+        A time in whole seconds proves nothing of a second that had not passed; RFC 9110, 8.8.2.2, asks for that, and
+        here for a minute, since clocks behind a load balancer differ.
+        """
+        found = {}
+        if "etag" in self.headers:
+            found["etag"] = self.headers["etag"]
+        modified, sent = http_date(self.headers.get("last-modified", "")), http_date(self.headers.get("date", ""))
+        if modified is not None and sent is not None and sent - modified >= _PROVEN_AFTER:
+            found["last_modified"] = self.headers["last-modified"]
+        return found
 
     def __repr__(self) -> str:
         return f"Answer({shown(self.url)!r})"

@@ -7,7 +7,6 @@ import base64
 import functools
 import logging
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ import tenacity
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, redact, remember_secret
 from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, excerpt, parsed, shown
 from tasks.extract.http.origin import checked_url, same_origin
+from tasks.extract.http.parallel import abandoned, wait
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Broken, Retry, retry_after
 
@@ -63,7 +63,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: timedelta = READ_TIMEOUT,
         retry: Retry | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = wait,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         given = checked_url(base_url)
@@ -214,7 +214,7 @@ class HttpClient:
         return max(jitter(state), _broken(state).retry_after or 0.0)
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
-        spent = state.attempt_number >= self.retry.attempts
+        spent = state.attempt_number >= self.retry.attempts or abandoned()
         return spent or state.idle_for + state.upcoming_sleep > self.retry.budget.total_seconds()
 
     def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:

@@ -23,8 +23,8 @@ class Numbered(Protocol):
     def step(self) -> int | None:
         """How many records a page has to have for the one after it to follow without a gap; None: any number."""
 
-    def requests(self, request: Request) -> Iterator[Request]:
-        """`request`, which asks for a page, and those for all that follow, without end."""
+    def requests(self, request: Request, page: Page) -> Iterator[Request]:
+        """What to ask for after `page`, which `request` brought: as many as the page tells, or without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,18 @@ class PageNumber:
             return None
         return request.having(self.param, number + 1)
 
-    def requests(self, request: Request) -> Iterator[Request]:
+    def requests(self, request: Request, page: Page) -> Iterator[Request]:
         """See `Numbered.requests`."""
-        return (request.having(self.param, number) for number in count(_number(request, self.param)))
+        number = _number(request, self.param)
+        pages = self._pages(page)
+        numbers = count(number + 1) if pages is None else range(number + 1, self.start + pages)
+        return (request.having(self.param, number) for number in numbers)
+
+    def _pages(self, page: Page) -> int | None:
+        """How many pages there are, as far as `page` tells."""
+        if self.total is not None and self.size is not None:
+            return -(-_whole(page.answer, self.total) // self.size)
+        return None if self.pages is None else _whole(page.answer, self.pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +168,13 @@ class Offset:
             return None
         return request.having(self.param, offset + page.count)
 
-    def requests(self, request: Request) -> Iterator[Request]:
+    def requests(self, request: Request, page: Page) -> Iterator[Request]:
         """See `Numbered.requests`."""
-        return (request.having(self.param, offset) for offset in count(_number(request, self.param), self.size))
+        start = _number(request, self.param) + self.size
+        offsets = (
+            count(start, self.size) if self.total is None else range(start, _whole(page.answer, self.total), self.size)
+        )
+        return (request.having(self.param, offset) for offset in offsets)
 
 
 class _Sized(Protocol):

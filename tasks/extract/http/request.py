@@ -38,10 +38,10 @@ class Request:
         return "GET" if self.body is None else "POST"
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> bytes:
         """A fingerprint of method, URL and body: two requests with the same one ask for the same."""
         asked = f"{self.method} {self.url} {json.dumps(self.body, sort_keys=True)}"
-        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).digest()
 
     def having(self, place: str, value: Value) -> Self:
         """This request with a parameter: `name` is one of the query, `$.a.b` a field of the body, made if need be.

@@ -1,5 +1,7 @@
 """Page strategies, walked over a real server."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tasks.errors import SourceError
@@ -9,13 +11,18 @@ from tasks.extract.http.page import Page
 from tasks.extract.http.paginators import NextUrl, Paginator, SinglePage
 from tasks.extract.http.request import Request
 from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import walk
+from tasks.extract.http.walk import Walk
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 
 def pages(script: Script, paginator: Paginator, path: str = "rows") -> tuple[list[Page], list[str]]:
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        return list(walk(client, Request(client.url("/readings")), Shape(path), paginator)), server.targets
+        return list(pages_of(client, Shape(path), paginator)), server.targets
+
+
+def pages_of(client: HttpClient, shape: Shape, paginator: Paginator) -> Iterator[Page]:
+    first = paginator.first(Request(client.url("/readings")))
+    return (visit.page for visit in Walk(client, shape, paginator).visits(first))
 
 
 def records(page: Page) -> list[Record]:
@@ -71,7 +78,7 @@ def test_a_next_link_to_another_origin_is_refused_and_never_requested() -> None:
             ScriptedServer({"/readings": [linked(1, f"{elsewhere.url}/readings")]}) as server,
             HttpClient(server.url, headers={"Authorization": "Bearer stays-here"}) as client,
         ):
-            walking = walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl())
+            walking = pages_of(client, Shape("rows"), NextUrl())
             assert records(next(walking)) == [{"id": 1}]
             with pytest.raises(SourceError, match="another origin") as caught:
                 next(walking)
@@ -89,7 +96,7 @@ def test_another_scheme_or_host_is_another_origin(link: str) -> None:
 def test_a_user_in_a_next_link_is_not_sent() -> None:
     script = {"/readings": [linked(1, "http://ann:other@$HOST/two")], "/two": [linked(2, None)]}
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        assert len(list(walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl()))) == 2
+        assert len(list(pages_of(client, Shape("rows"), NextUrl()))) == 2
     assert "authorization" not in server.seen[1].headers
 
 
@@ -101,7 +108,7 @@ def test_a_circle_of_links_is_refused_before_a_page_comes_twice() -> None:
     }
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
         with pytest.raises(SourceError, match="in a circle") as caught:
-            list(walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl()))
+            list(pages_of(client, Shape("rows"), NextUrl()))
         assert server.targets == list(script)
     assert "page=2" in str(caught.value)
 
@@ -137,7 +144,7 @@ def test_records_that_are_not_a_list_of_objects_are_refused_with_what_was_there(
 def test_a_page_is_requested_only_when_it_is_asked_for() -> None:
     script = {"/readings": [linked(1, "/two")], "/two": [linked(2, None)]}
     with ScriptedServer(script) as server, HttpClient(server.url) as client:
-        walking = walk(client, Request(client.url("/readings")), Shape("rows"), NextUrl())
+        walking = pages_of(client, Shape("rows"), NextUrl())
         assert server.targets == []
         next(walking)
         assert server.targets == ["/readings"]

@@ -30,7 +30,7 @@ from tasks.secret_block import read_block, write_block
 _NAME = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Secret:
     """A secret by its name. It can be declared, compared, logged and pickled: its value is not in it.
 
@@ -50,6 +50,9 @@ class Secret:
                 f"A Secret's name is made of letters, digits, - and _; one of {len(self.name)} characters is not. "
                 "Write the name under which the secret is looked up, not its value."
             )
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
 
     @property
     def block(self) -> str:

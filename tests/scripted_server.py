@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -44,10 +44,12 @@ class Seen:
 
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
-Script = Mapping[str, Sequence[Reply]]
-"""Replies by target (`/path?query`), or else by path; the last reply of a row is given again and again."""
+Script = Mapping[str, Sequence[Reply | Callable[[Seen], Reply]]]
+"""Replies, or what makes one of a request, by target (`/path?query`), or else by path; the last of a row is given again
+and again."""
 
 
 class ScriptedServer:
@@ -92,7 +94,8 @@ class ScriptedServer:
             replies = self._script.get(key, [Reply(b"not in the script", 404)])
             number = self._played.get(key, 0)
             self._played[key] = number + 1
-            return replies[min(number, len(replies) - 1)]
+            reply = replies[min(number, len(replies) - 1)]
+        return reply if isinstance(reply, Reply) else reply(seen)
 
     def __enter__(self) -> Self:
         if self._up:
@@ -125,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         scripted = self.server.scripted
-        reply = scripted.next_reply(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        reply = scripted.next_reply(Seen(self.path, headers, body))
         self.close_connection = True
         if reply.fault == "silence":
             scripted.ending.wait()
@@ -135,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         else:
             self._respond(reply, scripted.host)
+
+    do_POST = do_GET
 
     def _respond(self, reply: Reply, host: str) -> None:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()

@@ -168,4 +168,5 @@ class TokenAuth(httpx.Auth):
 
     def _apply(self, request: httpx.Request, token: AccessToken) -> None:
         header, scheme = self._header
-        set_header(request, header, f"{scheme} {token.value}".strip(), f"the token of {self._endpoint!r}")
+        value = f"{scheme} {token.value}" if scheme else token.value
+        set_header(request, header, value, f"the token of {self._endpoint!r}")

@@ -56,11 +56,11 @@ class JwtLogin(TokenAuth):
         remedy = f"Check body=…{f', and the secret from {names}' if names else ''}."
         start = self.clock()
         answer = yield from ask(token_request(url, asked, json=text_of(self.body)), start, {"": remedy})
-        value = answer.at(self.token)
+        value = answer.at(self.token, None)
         if not isinstance(value, str) or not value:
             raise SourceError(
-                f"The token of the login {shown(url)} is expected in {self.token!r}, but that is {described(value)}. "
-                "Correct token=…."
+                f"The login {shown(url)} grants no token at the path {self.token!r}; it answered "
+                f"{described(answer.body)}. Correct the path in the declaration."
             )
         lifetime = _lifetime(value, answer, start) if self.lifetime is None else self.lifetime
         return AccessToken(value, None if lifetime is None else start + lifetime, start)

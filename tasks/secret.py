@@ -125,16 +125,14 @@ class Secret:
 
 
 def remember_forms(value: str) -> None:
-    """Have `value` masked from now on, as it is and as it is written in URLs, forms, JSON and base64."""
-    for form in (
-        value,
-        quote(value, safe=""),
-        quote_plus(value),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        base64.b64encode(value.encode()).decode(),
-        base64.urlsafe_b64encode(value.encode()).decode(),
-    ):
+    """Have `value` masked from now on, as it is and as it is written in URLs, forms, JSON, base64 and a `repr`."""
+    # Twice, for an error in JSON that quotes a request in JSON.
+    quoted = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
+    quoted += [json.dumps(form, ensure_ascii=False)[1:-1] for form in quoted]
+    # A surrogate is no text, but a source can send one.
+    data = value.encode("utf-8", "surrogatepass")
+    encoded = [base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()]
+    for form in (value, repr(value)[1:-1], quote(data), quote(data, safe=""), quote_plus(data), *quoted, *encoded):
         remember_secret(form)
 
 

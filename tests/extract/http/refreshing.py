@@ -1,6 +1,7 @@
 """A process that reads an API with a refresh token.
 
-`python -m tests.extract.http.refreshing API TOKEN_URL CLIENT PATH` reads once for each line of its input, and prints what came or what went wrong.
+`python -m tests.extract.http.refreshing API TOKEN_URL CLIENT PATH` reads once for each line of its input, and prints
+what came or what went wrong.
 """
 
 import sys

@@ -319,6 +319,7 @@ def test_a_redirect_of_the_token_endpoint_is_refused_and_never_requested(status:
         (Reply({"access_token": {"value": "granted-token-9"}}), "granted no access_token"),
         (Reply({"access_token": "granted-token-9", "token_type": "mac"}), "another type than Bearer"),
         (Reply({"access_token": "granted-token-9\n"}), "cannot be sent in the header"),
+        (Reply({"access_token": "granted-token-9\ud800"}), "cannot be sent in the header"),
         (Reply({"error": "invalid_grant", "error_description": "granted-token-9"}), "200 OK, invalid_grant"),
         (Reply({"error": "granted-token-9 is wrong"}, 400), "refused: 400 Bad Request. Check client_id"),
         (Reply(b"granted-token-9", 403), "refused: 403 Forbidden. Check client_id"),

@@ -45,10 +45,7 @@ class AccessToken:
 
 
 class TokenCell:
-    """The access token of one declaration in this process, and who fetches the next one.
-
-    A copy, pickled or not, starts empty: no token travels with a declaration.
-    """
+    """The access token of one declaration and endpoint in this process, and who fetches the next one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -56,12 +53,12 @@ class TokenCell:
         self.refusals = 0
         self.refusal = ""
 
-    def __reduce__(self) -> tuple[type["TokenCell"], tuple[()]]:
-        return TokenCell, ()
-
 
 class TokenCells:
-    """A `TokenCell` for each token endpoint: a path stands for another one with every API."""
+    """A `TokenCell` for each token endpoint: a path stands for another one with every API.
+
+    A copy, pickled or not, starts empty: no token travels with a declaration.
+    """
 
     def __init__(self) -> None:
         self._cells: dict[str, TokenCell] = {}

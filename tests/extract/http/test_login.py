@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -153,6 +154,17 @@ def test_a_token_that_is_elsewhere_is_a_source_error_that_does_not_quote_the_ans
         ask(server.url, login())
     assert message in str(caught.value)
     assert "4711" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_token_that_the_api_quotes_in_any_form_is_masked() -> None:
+    token = 'Zq7"Zq7/Zq7=='
+    echo = Reply({"said": token, "quoted": json.dumps(token), "url": quote(token, safe="")}, 403)
+    with (
+        ScriptedServer({"/login": [Reply({"token": token})], PATH: [echo]}) as server,
+        pytest.raises(SourceError, match="403 Forbidden") as caught,
+    ):
+        ask(server.url, login())
+    assert "***" in str(caught.value) and "Zq7" not in str(caught.value)
 
 
 def test_a_declaration_shows_nothing_of_its_body_and_can_be_compared() -> None:

@@ -255,7 +255,7 @@ def test_no_refresh_token_is_spent_where_its_successor_could_not_be_kept(
 ) -> None:
     monkeypatch.setenv("TIDEGATE_SECRET_HUSH", HUSH)
     monkeypatch.setenv("TIDEGATE_SECRET_GRANT", "a-grant-1")
-    home.write_text("in the way")
+    (home / "secrets" / "grant.lock").mkdir(parents=True)
     with ScriptedServer({"/token": [GOOD]}) as server:
         with pytest.raises(ConfigError, match="TIDEGATE_HOME"):
             ask(server.url, refresh("/token"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl
 
 Fault = Literal["none", "short body", "cut chunk", "reset", "silence"]
 
@@ -46,10 +47,17 @@ class Seen:
     headers: Mapping[str, str]
     body: bytes = b""
 
+    @property
+    def params(self) -> dict[str, str]:
+        """The query's parameters."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
-Script = Mapping[str, Sequence[Reply | Callable[[Seen], Reply]]]
-"""Replies, or what makes one of a request, by target (`/path?query`), or else by path; the last of a row is given again
-and again."""
+
+Maker = Callable[[Seen], Reply]
+"""Makes a reply of a request."""
+
+Script = Mapping[str, Sequence[Reply | Maker]] | Maker
+"""Replies by target (`/path?query`), or else by path, a row's last given again and again; or made by a function."""
 
 
 class ScriptedServer:
@@ -90,6 +98,8 @@ class ScriptedServer:
         """The script's answer to `seen`."""
         with self._lock:
             self.seen.append(seen)
+            if callable(self._script):
+                return self._script(seen)
             key = seen.target if seen.target in self._script else seen.target.partition("?")[0]
             replies = self._script.get(key, [Reply(b"not in the script", 404)])
             number = self._played.get(key, 0)

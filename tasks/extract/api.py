@@ -130,7 +130,7 @@ class ApiExtract:
     def __post_init__(self) -> None:
         by_window = self.start_param is not None or self.end_param is not None
         single = isinstance(self.paginator, SinglePage)
-        limits = (self.concurrency, self.checkpoint or 1, self.max_results or 1)
+        limits = [limit for limit in (self.concurrency, self.checkpoint, self.max_results) if limit is not None]
         for wrong, why in (
             (
                 self.cursor is None and by_window,

@@ -26,7 +26,7 @@ from tasks.extract.http.walk import Walk
 from tasks.secret import Secret
 from tasks.window import Window
 from tests.extract.http.conftest import Clock
-from tests.scripted_server import Reply, Script, ScriptedServer, Seen
+from tests.scripted_server import Reply, ScriptedServer, Seen
 from tests.servers.tokens import TokenSite
 
 HUSH = "hush: häsh/4711&="
@@ -351,7 +351,7 @@ def test_neither_the_api_nor_the_token_endpoint_sees_the_others_credentials() ->
 
 def test_a_token_is_sent_to_no_other_origin() -> None:
     with ScriptedServer({PATH: [GOOD]}) as elsewhere, ScriptedServer({"/token": [TOKEN]}) as login:
-        script: Script = {
+        script = {
             "/moved": [Reply(status=307, headers={"Location": elsewhere.url + PATH})],
             "/linked": [Reply({"rows": [], "next_url": elsewhere.url + PATH})],
             "/to-login": [Reply({"rows": [], "next_url": f"{login.url}/token"})],

@@ -1,18 +1,22 @@
 """Page strategies, walked over a real server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
+import httpx
 import pytest
 
-from tasks.errors import SourceError
+from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.arrow import Record
 from tasks.extract.http.client import HttpClient
+from tasks.extract.http.numbered import Keyset, Numbered, Offset, PageNumber
 from tasks.extract.http.page import Page
-from tasks.extract.http.paginators import NextUrl, Paginator, SinglePage
+from tasks.extract.http.paginators import Cursor, CursorHeader, LinkHeader, NextUrl, Paginator, SinglePage
 from tasks.extract.http.request import Request
 from tasks.extract.http.shapes import Shape
 from tasks.extract.http.walk import Walk
-from tests.scripted_server import Reply, Script, ScriptedServer
+from tests.paged_api import PagedApi
+from tests.scripted_server import Reply, Script, ScriptedServer, Seen
 
 
 def pages(script: Script, paginator: Paginator, path: str = "rows") -> tuple[list[Page], list[str]]:
@@ -148,3 +152,157 @@ def test_a_page_is_requested_only_when_it_is_asked_for() -> None:
         assert server.targets == []
         next(walking)
         assert server.targets == ["/readings"]
+
+
+# Every strategy, over one API that speaks them all.
+
+STRATEGIES: dict[str, Paginator] = {
+    "number": PageNumber(),
+    "number, total": PageNumber(size=10, total="total"),
+    "number, pages": PageNumber(pages="pages"),
+    "number, short": PageNumber(size=10, size_param="limit", short_is_last=True),
+    "offset": Offset(10),
+    "offset, total": Offset(10, total="total"),
+    "offset, short": Offset(10, short_is_last=True),
+    "cursor": Cursor("next", "cursor"),
+    "url": NextUrl("next"),
+    "link": LinkHeader(),
+    "header": CursorHeader("X-Next", "cursor"),
+    "keyset": Keyset("id", "after"),
+    "keyset, short": Keyset("id", "after", size=10, size_param="limit", short_is_last=True),
+    "search": Cursor("next", "$.page.cursor"),
+}
+
+
+@dataclass
+class Walked:
+    ids: list[object]
+    requests: list[Seen]
+
+
+def walked(name: str, api: PagedApi, at_once: int = 1) -> Walked:
+    path, paginator = name.partition(",")[0], STRATEGIES[name]
+    with ScriptedServer(api) as server, HttpClient(server.url) as client:
+        asked = Request(client.url(path), {"page": {"limit": api.size}} if path == "search" else None)
+        visits = Walk(client, Shape("rows"), paginator, at_once).visits(paginator.first(asked))
+        return Walked([row.get("id") for visit in visits for row in records(visit.page)], server.seen)
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 95, 100])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_brings_every_record_once_and_stops(name: str, count: int) -> None:
+    done = walked(name, PagedApi([{"id": number} for number in range(count)]))
+    assert done.ids == list(range(count))
+    # An empty page is the end where nothing else tells it, and costs a request.
+    assert len(done.requests) <= -(-count // 10) + 1
+
+
+@pytest.mark.parametrize("at_once", [2, 7])
+@pytest.mark.parametrize("count", [0, 9, 10, 95, 100])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if isinstance(STRATEGIES[name], Numbered)])
+def test_pages_asked_for_at_once_come_in_order_and_few_are_asked_for_in_vain(
+    name: str, count: int, at_once: int
+) -> None:
+    done = walked(name, PagedApi([{"id": number} for number in range(count)]), at_once)
+    assert done.ids == list(range(count))
+    needed = max(-(-count // 10), 1)
+    told = "total" in name or "pages" in name
+    assert len(done.requests) <= needed + (0 if told else at_once)
+
+
+@pytest.mark.parametrize("name", ["offset", "keyset", "number"])
+def test_an_api_that_gives_fewer_than_asked_for_loses_no_record(name: str) -> None:
+    assert walked(name, PagedApi([{"id": number} for number in range(30)], most=4)).ids == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("name", "at_once", "error"),
+    [
+        ("number, total", 1, "brought 4 records where at least 10 were left"),
+        ("number, total", 3, "brought 4 records where at least 10 were left"),
+        ("offset", 3, "brought 4 records where 10 were asked for"),
+        ("offset, total", 3, "brought 4 records where 10 were asked for"),
+    ],
+)
+def test_where_fewer_than_asked_for_would_leave_gaps_the_walk_ends_with_an_error(
+    name: str, at_once: int, error: str
+) -> None:
+    with pytest.raises((SourceError, SourceUnavailable), match=error):
+        walked(name, PagedApi([{"id": number} for number in range(30)], most=4), at_once)
+
+
+def test_records_that_go_while_they_are_counted_make_another_attempt() -> None:
+    api = PagedApi([{"id": number} for number in range(30)])
+
+    def shrink(seen: Seen) -> Reply | None:
+        if seen.params["offset"] == "20":
+            del api.records[5:]
+            return Reply({"rows": [], "total": 30})
+        return None
+
+    api.before = shrink
+    with pytest.raises(SourceUnavailable, match="says total=30 and brought 0 records"):
+        walked("offset, total", api)
+
+
+@pytest.mark.parametrize("name", ["number", "number, short", "offset", "keyset"])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_api_that_ignores_the_page_is_noticed_at_the_second_one(name: str, at_once: int) -> None:
+    with pytest.raises(SourceError, match="the very records of the page before"):
+        walked(name, PagedApi([], before=lambda _: Reply({"rows": [{"id": n} for n in range(10)]})), at_once)
+
+
+def test_a_token_that_comes_twice_is_a_circle() -> None:
+    answers = iter(range(100))
+    same = PagedApi([], before=lambda _: Reply({"rows": [{"id": next(answers)}], "next": "again"}))
+    with pytest.raises(SourceError, match="in a circle"):
+        walked("cursor", same)
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "error"),
+    [
+        ("cursor", {"rows": []}, "no 'next'"),
+        ("cursor", {"rows": [], "next": {"a": 1}}, "cursor 'next' .* is an object"),
+        ("number, total", {"rows": [], "total": "many"}, "says a text in 'total', where a count"),
+        ("number, pages", {"rows": [], "pages": True}, "says true in 'pages', where a count"),
+        ("keyset", {"rows": [{"name": "ann"}]}, "has null in 'id', which leads to no next page"),
+    ],
+)
+def test_an_answer_that_does_not_tell_how_to_go_on_is_an_error_and_not_the_end(
+    name: str, told: object, error: str
+) -> None:
+    with pytest.raises(SourceError, match=error):
+        walked(name, PagedApi([], before=lambda _: Reply(told)))
+
+
+def test_a_link_header_to_another_origin_is_refused() -> None:
+    leads_away = PagedApi([], before=lambda _: Reply({"rows": []}, headers={"Link": '<http://[::1]:1/x>; rel="next"'}))
+    with pytest.raises(SourceError, match="another origin"):
+        walked("link", leads_away)
+
+
+def test_a_place_in_the_body_is_made_and_the_declared_body_left_as_it_is() -> None:
+    body = {"filter": {"kind": "a"}}
+    request = Request(httpx.URL("http://source.test/search"), body).having("$.page.cursor", "x").having("limit", 5)
+    assert request.body == {"filter": {"kind": "a"}, "page": {"cursor": "x"}}
+    assert request.value("$.page.cursor") == "x" and request.value("limit") == "5"
+    assert body == {"filter": {"kind": "a"}}
+    for wrong in (Request(request.url), replace(request, body={"page": 1})):
+        with pytest.raises(ConfigError, match=r"\$\.page\.cursor"):
+            wrong.having("$.page.cursor", "y")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: PageNumber(total="total"),
+        lambda: PageNumber(short_is_last=True),
+        lambda: PageNumber(size_param="limit"),
+        lambda: Offset(0),
+        lambda: Keyset("id", "after", short_is_last=True),
+    ],
+)
+def test_a_strategy_that_contradicts_itself_is_a_config_error(wrong: Callable[[], Paginator]) -> None:
+    with pytest.raises(ConfigError, match="size"):
+        wrong()

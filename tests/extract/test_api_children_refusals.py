@@ -219,13 +219,14 @@ def test_by_hand_a_refusal_is_an_error_since_there_are_no_letters(serve: Serve) 
         list(ITEMS.extract.batches(Window(at(0), at(2))))
 
 
-def test_the_only_parent_left_to_ask_may_be_refused(sqlite: Databases, serve: Serve) -> None:
+@pytest.mark.parametrize("order", ["0", "2", "5"])
+def test_the_only_parent_left_to_ask_may_be_refused(sqlite: Databases, serve: Serve, order: str) -> None:
     api = family(6)
-    api.refused["2"] = 404
+    api.refused[order] = 404
     serve(api)
     run_pipeline(ITEMS)
     # The clock stands still, so that nothing can have come to the others.
     api.asked.clear()
     run_pipeline(ITEMS)
-    assert api.asked == ["2"]
+    assert api.asked == [order]
     assert [seen for _, seen, *_ in letters(sqlite.target)] == [2]

@@ -22,6 +22,8 @@ from sqlalchemy import Engine, create_engine  # noqa: E402
 
 from tasks import connections  # noqa: E402
 from tasks.embedded import EmbeddedPostgres  # noqa: E402
+from tests.extract.shop import Serve  # noqa: E402
+from tests.scripted_server import Script, ScriptedServer  # noqa: E402
 from tests.servers import debezium as debezium_programs  # noqa: E402
 from tests.servers import mariadb as mariadb_programs  # noqa: E402
 from tests.servers.cluster import NOT_DURABLE, create_database, empty_database, remove_folder  # noqa: E402
@@ -187,6 +189,21 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     """Each test that asks for it runs on both."""
     chosen: Databases = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Serve an API as the connection `shop`."""
+    servers: list[ScriptedServer] = []
+
+    def start(script: Script) -> ScriptedServer:
+        servers.append(ScriptedServer(script))
+        monkeypatch.setenv("TIDEGATE_SHOP_URL", servers[-1].url)
+        return servers[-1].__enter__()
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
 
 
 def _named(kind: str, source: str, target: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:

@@ -1,7 +1,7 @@
 """Pauses that a source asks for, and how long a run stands still for them."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiClock
 from tasks.extract.http.client import HttpClient
+from tasks.extract.http.parallel import in_order
 from tasks.extract.http.pauses import pause
 from tasks.extract.http.rate import RateLimit
 from tasks.extract.http.retry import Retry
@@ -173,6 +174,40 @@ def test_a_pause_asked_of_one_thread_holds_back_all_eight() -> None:
         for future in [threads.submit(copy_context().run, ask, server.url, number) for number in range(8)]:
             future.result()
     assert moments == [0] + [30] * 8
+
+
+def test_a_pause_holds_back_a_thread_that_already_waits_for_its_turn() -> None:
+    time, moments = VirtualTime(2), list[float]()
+
+    def answer(seen: Seen) -> Reply:
+        moments.append(time.moment())
+        return Reply([], headers={"Retry-After": "30"} if len(moments) == 1 else {})
+
+    def ask(url: str) -> None:
+        with time.leaving(), HttpClient(url, rate=RateLimit(1), sleep=time.sleep, moment=time.moment) as client:
+            client.get_json("/a")
+
+    with ScriptedServer(answer) as server, run_scope(), ThreadPoolExecutor(2) as threads:
+        for future in [threads.submit(copy_context().run, ask, server.url) for _ in range(2)]:
+            future.result()
+    assert moments == [0, 30]
+
+
+def test_who_waits_for_its_turn_stops_when_nobody_wants_the_answer() -> None:
+    began = threading.Event()
+
+    with ScriptedServer({"/a": [GOOD]}) as server, HttpClient(server.url) as client:
+        client._waiting.heed({"retry-after": "1000"}, START)
+
+        def ask() -> Iterator[object]:
+            began.set()
+            yield client.get_json("/a")
+
+        items = in_order([lambda: iter([None]), ask], 2)
+        assert next(items) is None
+        assert began.wait(60)
+        items.close()  # type: ignore[attr-defined]
+        assert server.seen == []
 
 
 def test_after_a_pause_the_pace_is_kept_and_nothing_was_saved_up() -> None:

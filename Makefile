@@ -22,7 +22,8 @@ pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core
 java := openjdk-17-jre-headless
-# Unpacked here instead of installed: the package would start a web server at port 80, and at every boot.
+# Unpacked here instead of installed: the package would start a web server at port 80, and at every boot. It needs no
+# root for that, only apt's lists.
 nginx := nginx
 
 .PHONY: help demo test test-all test-slow debian debezium lint hadolint lock clean
@@ -51,8 +52,9 @@ debian: ## install the Debian packages that the marked tests need, where they ar
 	if [ -z "$$missing$$unpacked" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
 	    echo "Not on this machine, and there is no apt-get:$$missing$$unpacked."; exit 1; fi; \
-	if [ "$$(id -u)" = 0 ]; then as_root=; elif command -v sudo >/dev/null; then as_root=sudo; else \
-	    echo "Run as root: apt-get update && apt-get install --no-install-recommends$$missing$$unpacked"; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; elif command -v sudo >/dev/null; then as_root=sudo; \
+	elif [ -z "$$missing" ]; then as_root=:; else \
+	    echo "Run as root: apt-get install --no-install-recommends$$missing"; exit 1; fi; \
 	$$as_root apt-get update -qq && \
 	if [ -n "$$missing" ]; then \
 	    echo "Installing$$missing."; \

@@ -79,7 +79,7 @@ class Waiting:
         while not abandoned():
             until = self._gate.closed_until
             if until > now:
-                self._spend(now, until, f"{asked} has to wait: the source asks for a pause of {_shown(until - now)}.")
+                self._spend(now, until, f"{asked} is not sent: the source asks for a pause.")
             else:
                 until = self._gate.take(now)
             if until > now:
@@ -117,17 +117,15 @@ class Waiting:
 
     def _before_sleep(self, asked: str, state: tenacity.RetryCallState) -> None:
         now = self._moment()
-        what = (
-            f"{asked} failed {state.attempt_number} times, last with {_broken(state)}, and has to wait "
-            f"{_shown(state.upcoming_sleep)}."
-        )
+        what = f"{asked} failed {state.attempt_number} times, last with {_broken(state)}."
         self._spend(now, now + state.upcoming_sleep, what)
 
     def _spend(self, now: float, until: float, what: str) -> None:
         if not self._budget.spend(now, until):
             raise SourceError(
-                f"{what} {_shown(self._budget.left)} are left of the {_shown(self._budget.seconds)} that a run may "
-                "stand still. Run again later, or allow more with Retry(run_budget=…)."
+                f"{what} It has to wait {_shown(until - now)}, but {_shown(self._budget.left)} are left of the "
+                f"{_shown(self._budget.seconds)} that a run may stand still. Run again later, or allow more with "
+                "Retry(run_budget=…)."
             )
 
     def _give_up(self, asked: str, state: tenacity.RetryCallState) -> NoReturn:

@@ -241,7 +241,11 @@ def test_a_pause_of_years_is_not_waited_for_and_says_what_allows_more(headers: d
             client.get_json("/a")
         assert len(server.seen) == 1
     assert time.slept == []
-    for part in (f"GET {server.url}/a has to wait", "1,800.0 s are left of the 1,800.0 s", "Retry(run_budget=…)"):
+    for part in (
+        f"GET {server.url}/a is not sent: the source asks for a pause. It has to wait",
+        "1,800.0 s are left of the 1,800.0 s",
+        "Retry(run_budget=…)",
+    ):
         assert part in str(caught.value)
 
 

@@ -6,7 +6,9 @@ This layer owns the retries of HTTP; nothing above it retries a request.
 import base64
 import functools
 import logging
+import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,13 +36,12 @@ _RETRIED = frozenset({408, 425, 429})
 _REDIRECTS_WITH_BODY = frozenset({307, 308})
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAX_REDIRECTS = 10
-_TURN = "tidegate_turn"
-"""Marks a request that has waited for its turn; one that an `httpx.Auth` sends by itself has not."""
 
 _PUBLIC_HEADERS = frozenset(
     {"accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-type"}
 )
 _PUBLIC_HEADERS |= {"content-length", "host", "if-modified-since", "if-none-match", "user-agent"}
+_SET_COOKIE = re.compile(r"(?i)(b'set-cookie', b')[^']*'")
 
 
 class HttpClient:
@@ -57,7 +58,7 @@ class HttpClient:
         rate: how often the source is asked at most.
         sleep: waits for that many seconds.
         clock: this machine's time, aware; only for a time in the headers of a source that sends no `Date`.
-        moment: seconds of a clock that does not go back; only for waiting.
+        moment: seconds of a clock that does not go back, and on which `sleep` passes.
 
     Raises:
         ConfigError: a URL that is none of an API, or headers that cannot be sent.
@@ -82,6 +83,8 @@ class HttpClient:
         self.base_url = given.copy_with(userinfo=b"")
         self._clock = clock
         self._waiting = Waiting(self.base_url, retry or Retry(), rate, sleep, moment)
+        # Of this thread, from its wait until something is sent.
+        self._turn = threading.local()
         for name, value in (headers or {}).items():
             _remember(name, value)
         seconds = timeout.total_seconds()
@@ -187,11 +190,9 @@ class HttpClient:
     def _send(self, request: Request) -> httpx.Response:
         # Before it is signed: a signature may not outlast the wait.
         self._waiting.take_turn(f"{request.method} {shown(request.url)}")
-        turn = {_TURN: True}
+        self._turn.taken = True
         try:
-            return self._client.request(
-                request.method, request.url, json=request.body, headers=request.headers, extensions=turn
-            )
+            return self._client.request(request.method, request.url, json=request.body, headers=request.headers)
         except httpx.LocalProtocolError:
             # Its text quotes the header in an escaped form that masking would not recognise.
             raise ConfigError(
@@ -199,7 +200,7 @@ class HttpClient:
                 "end of a configured value."
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise Broken(f"{type(error).__name__}: {error}") from error
+            raise Broken(f"{type(error).__name__}{_elsewhere(error.request, request)}: {error}") from error
 
     def _answer(self, response: httpx.Response) -> Answer:
         status = response.status_code
@@ -217,12 +218,23 @@ class HttpClient:
         return Answer(response.url, response.headers, parsed(response))
 
     def _before(self, request: httpx.Request) -> None:
-        if not request.extensions.pop(_TURN, False) and same_origin(request.url, self.base_url):
+        """Whatever is sent has its turn; the first request since `_send` has it, what `auth` sends besides waits."""
+        if not same_origin(request.url, self.base_url):
+            return
+        if not getattr(self._turn, "taken", False):
             self._waiting.take_turn(f"{request.method} {shown(request.url)}")
+        self._turn.taken = False
 
     def _after(self, response: httpx.Response) -> None:
         if same_origin(response.request.url, self.base_url):
             self._waiting.heed(response.headers, self._clock())
+
+
+def _elsewhere(sent: httpx.Request, asked: Request) -> str:
+    """Names the endpoint of a token request that `asked` needed first, so that nobody looks at the API for it."""
+    if sent.url.copy_with(query=None) == asked.url.copy_with(query=None):
+        return ""
+    return f" at {shown(sent.url)}"
 
 
 @functools.cache
@@ -253,13 +265,15 @@ def _remember(name: str, value: str) -> None:
 
 
 class _WithoutSecrets(logging.Filter):
-    """Masks what httpx logs about each request: its URL."""
+    """Masks what httpx logs about each request, its URL, and httpcore, the headers of each response."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(shown(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
-        record.msg, record.args = redact(record.getMessage()), ()
+        record.msg, record.args = _SET_COOKIE.sub(r"\1***'", redact(record.getMessage())), ()
         return True
 
 
-logging.getLogger("httpx").addFilter(_WithoutSecrets())
+# A filter on a logger does not see what is logged on those under it.
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"):
+    logging.getLogger(_name).addFilter(_WithoutSecrets())

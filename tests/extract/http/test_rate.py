@@ -134,17 +134,34 @@ def test_retries_and_redirects_keep_the_pace_too() -> None:
     assert moments == pytest.approx([0, 10, 20, 30, 40])
 
 
-def test_what_an_auth_asks_for_by_itself_keeps_the_pace_too() -> None:
+@pytest.mark.parametrize("copied", [True, False], ids=["with its extensions", "without"])
+def test_what_an_auth_asks_for_by_itself_keeps_the_pace_too(copied: bool) -> None:
     class Refreshing(httpx.Auth):
         def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+            extensions = dict(request.extensions) if copied else None
+            yield httpx.Request("POST", request.url.join("/login"), extensions=extensions)
             response = yield request
             if response.status_code == 401:
-                yield httpx.Request("POST", request.url.join("/token"))
+                yield httpx.Request("POST", request.url.join("/token"), extensions=extensions)
                 yield request
 
-    replies = iter([Reply(status=401), Reply(b"{}"), GOOD])
+    replies = iter([Reply(b"{}"), Reply(status=401), Reply(b"{}"), GOOD])
     moments = arrivals(RateLimit(1), lambda _: next(replies), lambda client: client.get_json("/a"), auth=Refreshing())
-    assert moments == pytest.approx([0, 1, 2])
+    assert moments == pytest.approx([0, 1, 2, 3])
+
+
+def test_what_an_auth_asks_of_another_origin_is_not_paced() -> None:
+    class LoggingIn(httpx.Auth):
+        def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+            yield httpx.Request("POST", f"{elsewhere.url}/login", extensions=dict(request.extensions))
+            yield request
+
+    asks = Reply(b"{}", headers={"Retry-After": "30"})
+    with ScriptedServer({"/login": [asks]}) as elsewhere:
+        moments = arrivals(
+            RateLimit(1), lambda _: GOOD, lambda client: [client.get_json("/a") for _ in range(2)], auth=LoggingIn()
+        )
+    assert moments == pytest.approx([0, 1])
 
 
 def test_eight_threads_of_a_run_share_one_pace() -> None:

@@ -22,6 +22,7 @@ from tasks.extract.http.drift import OnDrift
 from tasks.extract.http.numbered import Numbered
 from tasks.extract.http.paginators import Paginator, SinglePage
 from tasks.extract.http.place import Kept
+from tasks.extract.http.rate import RateLimit
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
 from tasks.extract.http.shapes import Shape
@@ -94,7 +95,8 @@ class ApiExtract:
         deleted: field that marks a record as gone: true, or a time; it is deleted from the target.
         auth: how requests are authenticated.
         timeout: longest silence while an answer is read.
-        retry: how long a request keeps trying.
+        retry: how long a request, and a run, keeps trying.
+        rate: how often the API is asked at most.
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -126,6 +128,7 @@ class ApiExtract:
     auth: httpx.Auth | None = field(default=None, repr=False)
     timeout: timedelta = READ_TIMEOUT
     retry: Retry = field(default_factory=Retry)
+    rate: RateLimit | None = None
 
     def __post_init__(self) -> None:
         by_window = self.start_param is not None or self.end_param is not None
@@ -237,7 +240,7 @@ class ApiExtract:
                 f"{self.name}: the connection has no URL. Set {settings.url_variable(self.connection)} to the API's "
                 "base URL."
             )
-        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry)
+        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry, rate=self.rate)
 
     def request(self, client: HttpClient, window: Window) -> Request:
         """What to ask for the records of `window`, without what the paginator adds."""

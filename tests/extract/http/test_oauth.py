@@ -281,7 +281,7 @@ def test_a_token_endpoint_in_trouble_is_asked_again_by_the_clients_own_retry(tro
 def test_what_a_token_endpoint_asks_to_wait_is_waited() -> None:
     waits: list[float] = []
     with ScriptedServer({"/token": [Reply(status=429, headers={"Retry-After": "7"}), TOKEN], PATH: [GOOD]}) as server:
-        ask(server.url, credentials("/token"), sleep=waits.append)
+        ask(server.url, credentials("/token"), sleep=waits.append, moment=lambda: sum(waits))
     assert waits == [7]
 
 

@@ -45,7 +45,7 @@ def arrow_table(records: Sequence[Record]) -> pa.Table:
 
 
 class _Mixed(Exception):
-    """There is no type for all values."""
+    """There is no type that holds all values."""
 
 
 def _column(values: list[object]) -> pa.Array:
@@ -80,6 +80,8 @@ def _decimals(values: list[Decimal | None]) -> pa.Array:
     assert isinstance(exponent, int), "no NaN comes here"
     scale = max(-exponent, 0)
     precision = max(max(largest.adjusted() + 1, 0) + scale, 1)
+    if precision > _MOST_DIGITS:
+        raise _Mixed
     return pa.array(values, pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale))
 
 

@@ -197,7 +197,7 @@ def _decoded(response: httpx.Response) -> Iterator[bytes]:
         return response.iter_raw()
     head, pieces = _peeked(response.iter_raw(), 2)
     # Some send deflate as RFC 9110 says, with zlib's header, and some without.
-    headless = coding == "deflate" and not (head[:1] and head[0] & 15 == 8 and int.from_bytes(head) % 31 == 0)
+    headless = coding == "deflate" and not (head[:1] and head[0] & 15 == 8 and int.from_bytes(head[:2]) % 31 == 0)
     return _inflated(pieces, lambda: zlib.decompressobj(_HEADLESS if headless else _BY_HEADER))
 
 

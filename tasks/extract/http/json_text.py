@@ -242,7 +242,7 @@ class JsonStream:
         if len(waiting) > MOST_AT_ONCE:
             raise self._too_long()
         # As much again as waits: what begins in it is parsed anew each time.
-        text = self._text.more(len(waiting))
+        text = self._text.more(min(len(waiting), MOST_AT_ONCE - len(waiting)))
         if text:
             self._before += self._at
             self._buffer, self._at = waiting + text, 0

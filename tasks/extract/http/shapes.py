@@ -77,7 +77,7 @@ class Shape:
             (self.format == "csv" and (self.flatten or self.explode), "CSV has nothing to flatten or explode"),
             (self.format != "csv" and self.csv != Csv(), "csv=… is for format='csv'"),
             (isinstance(self.flatten, str) and self.flatten != EVERYTHING, f"flatten is a list: [{self.flatten!r}]"),
-            (self.explode == "" or "" in self.flatten, "flatten and explode take paths within a record"),
+            (self.explode == "" or "" in tuple(self.flatten), "flatten and explode take paths within a record"),
             (self.max_body < 1 or self.in_memory < 0, "max_body and in_memory are numbers of bytes"),
             (self.in_memory > MOST_AT_ONCE, f"no more than {MOST_AT_ONCE:,} bytes are parsed at once"),
         ):

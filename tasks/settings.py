@@ -3,7 +3,8 @@
 | variable | meaning |
 |---|---|
 | `TIDEGATE_<NAME>_URL` | the database or API called `<name>` in a declaration |
-| `TIDEGATE_HOME` | where the embedded PostgreSQL and the demo keep their files; `.tidegate` by default |
+| `TIDEGATE_SECRET_<NAME>` | the secret called `<name>` in a declaration, as it is sent |
+| `TIDEGATE_HOME` | where PostgreSQL, the demo and rotated secrets keep their files; `.tidegate` by default |
 | `TIDEGATE_CODE_VERSION` | the version written to the ledger; the installed package's by default |
 """
 
@@ -13,7 +14,16 @@ from pathlib import Path
 
 from tasks.errors import redact, remember_secret
 
-__all__ = ["api_server_known", "bare_environment", "code_version", "connection_url", "home", "url_variable"]
+__all__ = [
+    "api_server_known",
+    "bare_environment",
+    "code_version",
+    "connection_url",
+    "home",
+    "secret",
+    "secret_variable",
+    "url_variable",
+]
 
 _BARE = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "JAVA_HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
@@ -30,6 +40,19 @@ def connection_url(connection: str) -> str | None:
         credentials = url.split("://", 1)[-1].rsplit("@", 1)[0]
         remember_secret(credentials.partition(":")[2])
     return url or None
+
+
+def secret_variable(name: str) -> str:
+    """The environment variable that holds the secret `name`."""
+    return f"TIDEGATE_SECRET_{name.upper().replace('-', '_')}"
+
+
+def secret(name: str) -> str | None:
+    """The secret `name` from the environment, or None; it is masked from then on."""
+    value = os.environ.get(secret_variable(name))
+    if value:
+        remember_secret(value)
+    return value or None
 
 
 def home() -> Path:

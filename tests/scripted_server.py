@@ -56,7 +56,10 @@ class Seen:
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
-Script = Mapping[str, Sequence[Reply]] | Callable[[Seen], Reply]
+Maker = Callable[[Seen], Reply]
+"""Makes a reply of a request."""
+
+Script = Mapping[str, Sequence[Reply | Maker]] | Maker
 """Replies by target (`/path?query`), or else by path, a row's last given again and again; or made by a function."""
 
 
@@ -104,7 +107,8 @@ class ScriptedServer:
             replies = self._script.get(key, [Reply(b"not in the script", 404)])
             number = self._played.get(key, 0)
             self._played[key] = number + 1
-            return replies[min(number, len(replies) - 1)]
+            reply = replies[min(number, len(replies) - 1)]
+        return reply if isinstance(reply, Reply) else reply(seen)
 
     def __enter__(self) -> Self:
         if self._up:

@@ -12,8 +12,12 @@ import pandera.pandas as pa
 import pytest
 from sqlalchemy import text
 
+from tasks.extract.api import ApiExtract
 from tasks.extract.debezium import DebeziumExtract
 from tasks.extract.debezium_events import DebeziumEvents
+from tasks.extract.http.auth import Bearer
+from tasks.extract.http.numbered import Offset
+from tasks.extract.http.paginators import Cursor, LinkHeader
 from tasks.extract.log import LogExtract
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
@@ -23,11 +27,15 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
+from tasks.secret import Secret
 from tests.conftest import Databases
 from tests.extract import parts
 from tests.extract.envelopes import event, row
+from tests.extract.shop import RecordSchema, Serve, record
 from tests.extract.test_log import BookingSchema, drop_slots, execute
 from tests.orders import OrderSchema, order, put
+from tests.paged_api import PagedApi
+from tests.scripted_server import Reply, Seen
 
 ROOT = Path(__file__).parent.parent
 EXTRACT = (ROOT / "docs" / "extract.md").read_text()
@@ -74,7 +82,17 @@ def _tickets(_: Databases) -> None:
     Path("events/bookings-1.jsonl").write_text("".join(json.dumps(event("c", row(n))) + "\n" for n in (1, 2)))
 
 
+def _shop(_: Databases) -> None:
+    """The API is served for every example."""
+
+
+def _only_for_us(seen: Seen) -> Reply | None:
+    refused = seen.target.startswith("/link") and seen.headers.get("authorization") != "Bearer quite-secret"
+    return Reply(status=401) if refused else None
+
+
 PREPARE: dict[str, Callable[[Databases], None]] = {
+    **dict.fromkeys(("readings", "changes", "numbers", "rates", "contacts"), _shop),
     "orders": lambda databases: put(databases.source, [order(1), order(2)]),
     "bookings": _bookings,
     "customers": _customers,
@@ -85,16 +103,28 @@ PREPARE: dict[str, Callable[[Databases], None]] = {
 }
 
 
-EXTRACTS = (TableExtract, SequenceExtract, SnapshotDiff, LogExtract, TriggerExtract, DebeziumExtract, DebeziumEvents)
+EXTRACTS = (
+    TableExtract,
+    SequenceExtract,
+    SnapshotDiff,
+    LogExtract,
+    TriggerExtract,
+    DebeziumExtract,
+    DebeziumEvents,
+    ApiExtract,
+)
+HTTP = (Cursor, LinkHeader, Offset, Bearer, Secret)
 LOADS = (Append, Replace, Upsert)
-SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema)
+SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema, RecordSchema)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_loads_its_source_and_is_short(
-    postgresql: Databases, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: Databases, serve: Serve, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEGATE_SECRET_SHOP", "quite-secret")
+    serve(PagedApi([record(1), record(2)], before=_only_for_us))
     _holds(postgresql, name, EXAMPLES[name])
 
 
@@ -106,7 +136,7 @@ def test_an_example_on_debezium_loads_its_source_and_is_short(debezium_postgresq
 
 def _holds(databases: Databases, name: str, example: str) -> None:
     PREPARE[name](databases)
-    known: dict[str, Any] = {kind.__name__: kind for kind in (*EXTRACTS, *LOADS, *SCHEMAS, Pipeline, timedelta)}
+    known: dict[str, Any] = {kind.__name__: kind for kind in (*EXTRACTS, *HTTP, *LOADS, *SCHEMAS, Pipeline, timedelta)}
     pipeline = eval(example, known)
     assert run_pipeline(pipeline).counts.inserted == 2
     with databases.target.connect() as connection:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,8 @@ from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.changes import Extract
 from tasks.extract.http.arrow import Record
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.numbered import Keyset
+from tasks.extract.http.paginators import LinkHeader, NextUrl
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Retry
 from tasks.extract.http.shapes import Shape
@@ -331,6 +332,16 @@ def test_datasette_is_walked_whole(datasette: Datasette) -> None:
     batches = list(READINGS.batches(Window()))
     assert [batch.num_rows for batch in batches] == [7] * 10 + [2]
     assert [row for batch in batches for row in batch.to_pylist()] == ROWS
+
+
+def test_datasettes_link_headers_and_keys_lead_through_the_same_rows(datasette: Datasette) -> None:
+    with_links = replace(READINGS, paginator=LinkHeader())
+    assert read(with_links) == ROWS
+    sql = "select rowid as id, * from readings where rowid > :after order by rowid limit 7"
+    by_key = ApiExtract(
+        "weather", "weather.json", "", Keyset("id", "after"), {"sql": sql, "after": 0, "_shape": "array"}
+    )
+    assert [row["id"] for row in read(by_key)] == list(range(1, len(ROWS) + 1))
 
 
 def test_datasette_windows_of_any_partition_make_the_whole(datasette: Datasette) -> None:

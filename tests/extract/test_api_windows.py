@@ -330,13 +330,13 @@ def test_a_tombstone_deletes_its_row_and_counts_as_deleted(databases: Databases,
 
 def test_a_tombstone_older_than_the_row_deletes_nothing(databases: Databases, serve: Serve) -> None:
     pipeline = changed(BY_TIME, deleted="gone")
-    api = PagedApi([record(1, 5)])
+    api = PagedApi([record(1, 5), record(2, 5)])
     api.before = lambda seen: Reply(NOW) if seen.target.startswith("/clock") else None
     serve(api)
     run_pipeline(pipeline)
-    api.records[:] = [record(1, 2) | {"gone": True}]
+    api.records[:] = [record(1, 2) | {"gone": True}, record(2, 6) | {"gone": True}]
     counts = run_pipeline(pipeline, full_refresh=True).counts
-    assert (counts.stale, counts.deleted) == (1, 0)
+    assert (counts.stale, counts.deleted) == (1, 1)
     assert ids(databases.target) == [1]
 
 

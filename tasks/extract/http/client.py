@@ -7,6 +7,7 @@ import base64
 import contextlib
 import functools
 import logging
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -39,6 +40,7 @@ _PUBLIC_HEADERS = frozenset(
     {"accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-type"}
 )
 _PUBLIC_HEADERS |= {"content-length", "host", "if-modified-since", "if-none-match", "user-agent"}
+_SET_COOKIE = re.compile(r"(?i)(b'set-cookie', b')[^']*'")
 
 
 class HttpClient:
@@ -203,7 +205,7 @@ class HttpClient:
                 "end of a configured value."
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise Broken(f"{type(error).__name__}: {error}") from error
+            raise Broken(f"{type(error).__name__}{_elsewhere(error.request, request)}: {error}") from error
 
     def _answer(self, response: httpx.Response, reader: Reader) -> Answer:
         status = response.status_code
@@ -248,6 +250,13 @@ class HttpClient:
         raise SourceUnavailable(what) from broken.__cause__
 
 
+def _elsewhere(sent: httpx.Request, asked: Request) -> str:
+    """Names the endpoint of a token request that `asked` needed first, so that nobody looks at the API for it."""
+    if sent.url.copy_with(query=None) == asked.url.copy_with(query=None):
+        return ""
+    return f" at {shown(sent.url)}"
+
+
 @functools.cache
 def _trusted() -> ssl.SSLContext:
     """The certificates to trust, read once: that takes longer than many a request."""
@@ -282,13 +291,15 @@ def _broken(state: tenacity.RetryCallState) -> Broken:
 
 
 class _WithoutSecrets(logging.Filter):
-    """Masks what httpx logs about each request: its URL."""
+    """Masks what httpx logs about each request, its URL, and httpcore, the headers of each response."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(shown(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
-        record.msg, record.args = redact(record.getMessage()), ()
+        record.msg, record.args = _SET_COOKIE.sub(r"\1***'", redact(record.getMessage())), ()
         return True
 
 
-logging.getLogger("httpx").addFilter(_WithoutSecrets())
+# A filter on a logger does not see what is logged on those under it.
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"):
+    logging.getLogger(_name).addFilter(_WithoutSecrets())

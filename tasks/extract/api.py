@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,7 +70,7 @@ class ApiExtract:
     Attributes:
         connection: name of the source; its base URL is `TIDEGATE_<NAME>_URL`.
         path: what to ask for, below the base URL.
-        records: dotted path of the list of records in a body; "" is the body itself.
+        records: where the list of records is in a body: a dotted path, "" being the body itself, or a JSONPath.
         paginator: how to get from one page to the next.
         params: query parameters of the first request; no place for secrets, those belong into `auth`.
         body: JSON object to POST instead of a GET.
@@ -97,6 +97,7 @@ class ApiExtract:
         timeout: longest silence while an answer is read.
         retry: how long a request, and a run, keeps trying.
         rate: how often the API is asked at most.
+        shape: what else there is to say of the answers: their format, and what becomes of nested fields and of numbers.
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -129,12 +130,15 @@ class ApiExtract:
     timeout: timedelta = READ_TIMEOUT
     retry: Retry = field(default_factory=Retry)
     rate: RateLimit | None = None
+    shape: Shape = field(default_factory=Shape)
 
     def __post_init__(self) -> None:
         by_window = self.start_param is not None or self.end_param is not None
         single = isinstance(self.paginator, SinglePage)
         limits = [limit for limit in (self.concurrency, self.checkpoint, self.max_results) if limit is not None]
+        both = self.records != "" and self.shape.records not in ("", self.records)
         for wrong, why in (
+            (both, "records is declared twice, here and in shape=…"),
             (
                 self.cursor is None and by_window,
                 "start_param and end_param ask for a window, and without a cursor no record can be told to lie in it. "
@@ -180,7 +184,7 @@ class ApiExtract:
     @property
     def shaped(self) -> Shape:
         """The form of the answers."""
-        return Shape(self.records)
+        return replace(self.shape, records=self.records or self.shape.records)
 
     @property
     def param_form(self) -> TimeFormat:

@@ -4,13 +4,14 @@ This layer owns the retries of HTTP; nothing above it retries a request.
 """
 
 import base64
+import contextlib
 import functools
 import logging
 import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,13 +21,15 @@ from typing import Self
 import httpx
 
 from tasks.errors import ConfigError, SourceError, redact, remember_secret
-from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, excerpt, parsed, shown
+from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, shown
+from tasks.extract.http.bodies import Reader, beginning, downloaded
 from tasks.extract.http.origin import checked_url, same_origin
 from tasks.extract.http.parallel import wait
 from tasks.extract.http.pauses import pause
 from tasks.extract.http.rate import RateLimit
 from tasks.extract.http.request import Params, Request
 from tasks.extract.http.retry import Broken, Retry
+from tasks.extract.http.shapes import Shape
 from tasks.extract.http.waiting import Waiting
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
@@ -36,6 +39,7 @@ _RETRIED = frozenset({408, 425, 429})
 _REDIRECTS_WITH_BODY = frozenset({307, 308})
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAX_REDIRECTS = 10
+_JSON = Shape()
 
 _PUBLIC_HEADERS = frozenset(
     {"accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-type"}
@@ -91,7 +95,8 @@ class HttpClient:
         try:
             self._client = httpx.Client(
                 auth=auth,
-                headers=headers,
+                # What a body is unpacked from here, whatever else httpx may find installed.
+                headers={"Accept-Encoding": "gzip, deflate", **(headers or {})},
                 timeout=httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT.total_seconds(), seconds)),
                 follow_redirects=False,
                 verify=_trusted(),
@@ -119,20 +124,21 @@ class HttpClient:
             url = httpx.URL(url) if "://" in url.partition("?")[0] else self.url(url)
         return self.fetch(Request(url.copy_merge_params(params) if params else url))
 
-    def fetch(self, request: Request) -> Answer:
-        """Ask until the whole of the answer's JSON has arrived.
+    def fetch(self, request: Request, reader: Reader | None = None) -> Answer:
+        """Ask until the whole of the answer has arrived.
 
         Retried are the statuses 408, 425, 429 and 5xx, every failure of the connection, and a body that was cut off; a
         POST too, since it only asks.
 
         Args:
             request: at the base URL's origin. One with `If-None-Match` or `If-Modified-Since` may be answered by 304.
+            reader: makes the answer of its body; JSON without it.
 
         Raises:
             SourceUnavailable: no whole answer within the attempts and the waiting allowed, or the source asks to wait
                 for longer than that.
-            SourceError: the source refused, answers something else than JSON, or leads to another origin; or the run
-                has waited for it as long as it may.
+            SourceError: the source refused, answers something else than asked for, or leads to another origin; or the
+                run has waited for it as long as it may.
             ConfigError: a configured header cannot be sent, or the rate is shared by a limit that is not there.
         """
         request = replace(request, url=request.url.copy_with(userinfo=b""))
@@ -141,7 +147,8 @@ class HttpClient:
                 f"{shown(request.url)} is not at the configured origin {shown(self.base_url)}, so it is not requested. "
                 "If the API lives there, point the connection's URL at it."
             )
-        return self._waiting.persist(f"{request.method} {shown(request.url)}", partial(self._attempt, request))
+        asked = f"{request.method} {shown(request.url)}"
+        return self._waiting.persist(asked, partial(self._attempt, request, reader or _JSON))
 
     def close(self) -> None:
         """Close every connection."""
@@ -158,14 +165,16 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({shown(self.base_url)!r})"
 
-    def _attempt(self, request: Request) -> Answer:
+    def _attempt(self, request: Request, reader: Reader) -> Answer:
         """One request and the redirects it leads to, all at the configured origin."""
         here = request
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self._send(here)
-            if not response.has_redirect_location:
-                return self._answer(response)
-            here = replace(here, url=self._target(here, response))
+            with self._sent(here) as response:
+                if not response.has_redirect_location:
+                    return self._answer(response, reader)
+                # Read to its end, as a rule, so that the connection can be used again.
+                beginning(response)
+                here = replace(here, url=self._target(here, response))
         raise SourceError(
             f"{request.method} {shown(request.url)} was redirected more than {_MAX_REDIRECTS} times, last to "
             f"{shown(here.url)}. Point the connection's URL at where the API really answers."
@@ -187,12 +196,16 @@ class HttpClient:
             )
         return target
 
-    def _send(self, request: Request) -> httpx.Response:
+    @contextlib.contextmanager
+    def _sent(self, request: Request) -> Iterator[httpx.Response]:
+        """The response, its body still to be read."""
         # Before it is signed: a signature may not outlast the wait.
         self._waiting.take_turn(f"{request.method} {shown(request.url)}")
         self._turn.taken = True
+        asked = self._client.stream(request.method, request.url, json=request.body, headers=request.headers)
         try:
-            return self._client.request(request.method, request.url, json=request.body, headers=request.headers)
+            with asked as response:
+                yield response
         except httpx.LocalProtocolError:
             # Its text quotes the header in an escaped form that masking would not recognise.
             raise ConfigError(
@@ -202,20 +215,20 @@ class HttpClient:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise Broken(f"{type(error).__name__}{_elsewhere(error.request, request)}: {error}") from error
 
-    def _answer(self, response: httpx.Response) -> Answer:
+    def _answer(self, response: httpx.Response, reader: Reader) -> Answer:
         status = response.status_code
         summary = f"{status} {response.reason_phrase}".strip()
         if status in _RETRIED or status >= 500:
-            raise Broken(f"{summary}: {excerpt(response)}", pause(response.headers, self._clock()))
+            raise Broken(f"{summary}: {beginning(response)}", pause(response.headers, self._clock()))
         if status == NOT_MODIFIED and not _CONDITIONS.isdisjoint(response.request.headers):
             return Answer(response.url, response.headers, None, status)
         if status != 200:
             raise Refused(
-                f"{response.request.method} {shown(response.url)} answered {summary}: {excerpt(response)!r}. It would "
-                "answer so again: check the path, the parameters and the credentials.",
+                f"{response.request.method} {shown(response.url)} answered {summary}: {beginning(response)!r}. It "
+                "would answer so again: check the path, the parameters and the credentials.",
                 status,
             )
-        return Answer(response.url, response.headers, parsed(response))
+        return reader.read(downloaded(response, reader.max_body))
 
     def _before(self, request: httpx.Request) -> None:
         """Whatever is sent has its turn; the first request since `_send` has it, what `auth` sends besides waits."""

@@ -66,11 +66,11 @@ class Walk:
 
     def visit(self, request: Request) -> Visit:
         """The page that `request` asks for."""
-        return Visit(request, self.shape.page(self.client.fetch(request)), self.paginator)
+        return Visit(request, self.shape.page(self.client.fetch(request, self.shape)), self.paginator)
 
     def visit_if_changed(self, request: Request) -> Visit | None:
         """The page that a conditional `request` asks for; None where it is the one that its headers name."""
-        answer = self.client.fetch(request)
+        answer = self.client.fetch(request, self.shape)
         return None if answer.status == NOT_MODIFIED else Visit(request, self.shape.page(answer), self.paginator)
 
     def _in_turn(self, start: Request) -> Iterator[Visit]:

@@ -3,6 +3,7 @@
 import gzip
 import logging
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -79,7 +80,7 @@ def test_json_cut_anywhere_is_asked_again(length: int) -> None:
         route = routes.get(PATH).mock(
             side_effect=[httpx.Response(200, content=WHOLE[:length]), httpx.Response(200, content=WHOLE)]
         )
-        assert client.get_json(PATH).at("rows.0.x") == -1.5e-3
+        assert client.get_json(PATH).at("rows.0.x") == Decimal("-1.5e-3")
         assert route.call_count == 2
 
 

@@ -20,7 +20,7 @@ from tasks.extract.http.retry import Retry
 from tasks.pipeline import run_pipeline
 from tasks.run_scope import run_scope
 from tests.conftest import Databases
-from tests.extract.http.virtual_extract import in_virtual_time
+from tests.extract.http.virtual_clients import in_virtual_time
 from tests.extract.shop import WHOLE, Serve, ids, record
 from tests.paged_api import PagedApi
 from tests.scripted_server import Reply, ScriptedServer, Seen

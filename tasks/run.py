@@ -78,9 +78,11 @@ class Run:
 
         A source that is written to faster than it is read would otherwise keep a run for ever.
         """
+        # Only the first: what it leaves is of this refresh, and the next window builds on it.
+        afresh = full_refresh
         for window in planned.windows:
             what = f"{self.pipeline.name} {'changes' if self.assembly.feed else window}"
-            afresh, more, goal = full_refresh, True, None
+            more, goal = True, None
             with contextlib.closing(Held()) as held:
                 while more:
                     done = self._persist(what, partial(self._attempt, planned.kind, window, held, afresh))

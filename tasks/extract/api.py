@@ -16,7 +16,7 @@ from tasks.extract.api_part import ApiPart
 from tasks.extract.api_reading import ApiReading
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Held, Home
-from tasks.extract.http.answers import described
+from tasks.extract.http.answers import Refused, described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
 from tasks.extract.http.drift import OnDrift
 from tasks.extract.http.numbered import Numbered
@@ -222,7 +222,15 @@ class ApiExtract:
         return None if place is None else place.window
 
     def open_window(
-        self, window: Window, position: str | None, home: Home, held: Held, *, whole: bool, passed: datetime | None
+        self,
+        window: Window,
+        position: str | None,
+        home: Home,
+        held: Held,
+        *,
+        whole: bool,
+        passed: datetime | None,
+        explicit: bool,
     ) -> ApiPart:
         """See `Resumable.open_window`."""
         reading = held.going_on(position)
@@ -280,4 +288,6 @@ class ApiExtract:
         except (SourceError, SourceUnavailable) as error:
             if str(error).startswith(self.name):
                 raise
+            if isinstance(error, Refused):
+                raise Refused(f"{source}: {error}", error.status, error.asked) from error
             raise type(error)(f"{source}: {error}") from error

@@ -3,12 +3,54 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import pyarrow as pa
 from sqlalchemy import Connection
 
-from tasks.extract.api_reading import ApiReading
 from tasks.extract.feed import Notice
+from tasks.window import Window
+
+
+class Left(Protocol):
+    """What a reading leaves for the next part or run; as text, its position."""
+
+    @property
+    def place(self) -> object | None:
+        """Where the window was left; None where it was read to its end."""
+
+
+class Reading(Protocol):
+    """A window while it is read, page by page."""
+
+    @property
+    def window(self) -> Window:
+        """What is read."""
+
+    @property
+    def began(self) -> datetime:
+        """The target's clock (UTC) before the first row of the window was read."""
+
+    @property
+    def highest(self) -> datetime | None:
+        """The highest cursor of the window so far, UTC."""
+
+    @property
+    def unchanged(self) -> bool:
+        """The source says that it is what it was when the last run loaded it."""
+
+    @property
+    def kept(self) -> Left:
+        """Where it stands, once the last batches are exhausted."""
+
+    def batches(self, pages: int | None) -> Iterator[pa.Table]:
+        """The rows of about so many further pages, or of all."""
+
+    def remember(self, connection: Connection) -> None:
+        """Write what is kept in the target of those rows; inside the commit."""
+
+    def notices(self) -> Sequence[Notice]:
+        """What happened since it was last asked for."""
 
 
 @dataclass
@@ -21,7 +63,7 @@ class ApiPart:
         passed: cursor that earlier runs had come to; see `Ordered.passed`.
     """
 
-    reading: ApiReading
+    reading: Reading
     pages: int | None
     passed: datetime | None
 
@@ -61,7 +103,8 @@ class ApiPart:
         return 0
 
     def remember(self, connection: Connection) -> None:
-        """Nothing."""
+        """See `Chunk.remember`."""
+        self.reading.remember(connection)
 
     def acknowledge(self) -> None:
         """Nothing."""

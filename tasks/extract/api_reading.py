@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from sqlalchemy import Connection
 
 from tasks.change_columns import OPERATION
 from tasks.errors import SourceError
@@ -58,6 +59,9 @@ class ApiReading:
         kept: what the last run left.
         opened_at: target clock, UTC.
         contract: fingerprint of what judges the rows.
+
+    Attributes:
+        pages: how many have been handed on.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class ApiReading:
         self._contract = contract
         self._drift = Drift(extract.unique, extract.on_drift)
         self._restarted = False
-        self._pages = 0
+        self.pages = 0
         self._left = self._read()
 
     def batches(self, pages: int | None) -> Iterator[pa.Table]:
@@ -117,9 +121,21 @@ class ApiReading:
         self._restarted, self._drift.passed_over = False, 0
         return told
 
+    @property
+    def restarted(self) -> bool:
+        """Whether it was begun anew, since the page where the last run ended is not what it was."""
+        return self._restarted
+
+    def remember(self, connection: Connection) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Stop reading ahead."""
+        self._left.close()
+
     def close(self) -> None:
         """Stop reading ahead, and close every connection."""
-        self._left.close()
+        self.stop()
         self._client.close()
 
     def _read(self) -> Generator[_Piece, None, None]:
@@ -215,10 +231,10 @@ class ApiReading:
 
     def _rows(self, visit: Visit) -> Iterator[pa.Table]:
         extract = self._extract
-        self._pages += 1
+        self.pages += 1
         for rows in visit.page.tables():
             rows = extract.inside(rows, self.window, self._where)
-            rows = self._drift.without_repeated(rows, self._pages, f"{self._where}, {shown(visit.request.url)}")
+            rows = self._drift.without_repeated(rows, self.pages, f"{self._where}, {shown(visit.request.url)}")
             if rows.num_rows == 0:
                 continue
             if extract.cursor is not None:

@@ -223,10 +223,12 @@ class HttpClient:
         if status == NOT_MODIFIED and not _CONDITIONS.isdisjoint(response.request.headers):
             return Answer(response.url, response.headers, None, status)
         if status != 200:
+            asked = f"{response.request.method} {shown(response.url)}"
             raise Refused(
-                f"{response.request.method} {shown(response.url)} answered {summary}: {beginning(response)!r}. It "
-                "would answer so again: check the path, the parameters and the credentials.",
+                f"{asked} answered {summary}: {beginning(response)!r}. It would answer so again: check the path, the "
+                "parameters and the credentials.",
                 status,
+                asked,
             )
         return reader.read(downloaded(response, reader.max_body))
 

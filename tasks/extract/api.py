@@ -12,20 +12,20 @@ import pyarrow.compute as pc
 
 from tasks import settings
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.api_part import ApiPart
-from tasks.extract.api_reading import ApiReading
+from tasks.extract.api_reading.part import ApiPart
+from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Held, Home
 from tasks.extract.http.answers import Refused, described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
-from tasks.extract.http.drift import OnDrift
-from tasks.extract.http.numbered import Numbered
-from tasks.extract.http.paginators import Paginator, SinglePage
-from tasks.extract.http.place import Kept
-from tasks.extract.http.rate import RateLimit
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.drift import OnDrift
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.paginators import Paginator, SinglePage
+from tasks.extract.http.pages.place import Kept
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 from tasks.extract.http.times import TimeFormat, with_times, written
 from tasks.window import Window, to_utc
 

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from deployments.prefect_server import PROJECT, PrefectServer
 from tasks.errors import ConfigError
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.rate import RateLimit
+from tasks.extract.http.pace.rate import RateLimit
 from tests.scripted_server import Reply, ScriptedServer, Seen
 
 pytestmark = pytest.mark.prefect
@@ -27,7 +27,7 @@ REQUESTS = 10
 PROGRAM = f"""
 import sys
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.rate import RateLimit
+from tasks.extract.http.pace.rate import RateLimit
 
 with HttpClient(sys.argv[1], rate=RateLimit(100, shared="shop-together")) as client:
     for _ in range({REQUESTS}):

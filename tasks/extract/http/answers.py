@@ -8,8 +8,8 @@ from datetime import timedelta
 import httpx
 
 from tasks.errors import SourceError, redact
-from tasks.extract.http.records import Records
-from tasks.extract.http.retry import http_date
+from tasks.extract.http.pace.retry import http_date
+from tasks.extract.http.shapes.records import Records
 
 NOT_MODIFIED = 304
 

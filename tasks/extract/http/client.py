@@ -22,15 +22,15 @@ import httpx
 
 from tasks.errors import ConfigError, SourceError, redact, remember_secret
 from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, shown
-from tasks.extract.http.bodies import Reader, beginning, downloaded
 from tasks.extract.http.origin import checked_url, same_origin
+from tasks.extract.http.pace.pauses import pause
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Broken, Retry
+from tasks.extract.http.pace.waiting import Waiting
 from tasks.extract.http.parallel import wait
-from tasks.extract.http.pauses import pause
-from tasks.extract.http.rate import RateLimit
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Broken, Retry
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.waiting import Waiting
+from tasks.extract.http.shapes.bodies import Reader, beginning, downloaded
+from tasks.extract.http.shapes.shape import Shape
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=60)

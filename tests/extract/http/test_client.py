@@ -11,7 +11,7 @@ import respx
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 GOOD = Reply({"rows": [1]})

@@ -15,9 +15,9 @@ import pytest
 from tasks.errors import SourceError
 from tasks.extract.api import ApiExtract
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.paginators import NextUrl
-from tasks.extract.http.rate import RateLimit
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.paginators import NextUrl
 from tasks.run_scope import run_scope
 from tasks.window import Window
 from tests.servers import nginx

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import ConfigError
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.rate import RateLimit, TokenBucket
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.rate import RateLimit, TokenBucket
+from tasks.extract.http.pace.retry import Retry
 from tasks.pipeline import run_pipeline
 from tasks.run_scope import run_scope
 from tests.conftest import Databases

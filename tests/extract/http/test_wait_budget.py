@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiClock
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.rate import RateLimit
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.wait_budget import WaitBudget
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pace.wait_budget import WaitBudget
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.run_scope import run_scope
 from tests.conftest import Databases

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tasks.errors import SourceError
 from tasks.extract.http.client import HttpClient
+from tasks.extract.http.pace.pauses import pause
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
 from tasks.extract.http.parallel import in_order
-from tasks.extract.http.pauses import pause
-from tasks.extract.http.rate import RateLimit
-from tasks.extract.http.retry import Retry
 from tasks.run_scope import run_scope
 from tests.extract.http.virtual_clients import in_time, waits
 from tests.scripted_server import Reply, ScriptedServer, Seen

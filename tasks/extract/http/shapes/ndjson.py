@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator
 
-from tasks.extract.http.arrow import Record
-from tasks.extract.http.bodies import Body
-from tasks.extract.http.json_text import DECODERS, UNREADABLE, Numbers, breaks_off, not_an_object
-from tasks.extract.http.text import PIECE, Text
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.bodies import Body
+from tasks.extract.http.shapes.json_text import DECODERS, UNREADABLE, Numbers, breaks_off, not_an_object
+from tasks.extract.http.shapes.text import PIECE, Text
 
 NDJSON = "NDJSON"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tasks.errors import SourceError
-from tasks.extract.http.arrow import Record
+from tasks.extract.http.shapes.arrow import Record
 
 EVERYTHING = "*"
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from tasks.extract.http.rate import RateLimit, TokenBucket
+from tasks.extract.http.pace.rate import RateLimit, TokenBucket
 
 
 class Gate:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from tasks.errors import SourceError
 from tasks.extract.http.answers import NOT_MODIFIED, shown
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.numbered import Numbered
-from tasks.extract.http.page import Page
-from tasks.extract.http.paginators import Paginator
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.page import Page
+from tasks.extract.http.pages.paginators import Paginator
 from tasks.extract.http.parallel import Stream, in_order
 from tasks.extract.http.request import Request
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)

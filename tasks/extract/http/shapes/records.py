@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Protocol
 
-from tasks.extract.http.arrow import Record
+from tasks.extract.http.shapes.arrow import Record
 
 MOST_RECORDS = 10_000
 MOST_CHARACTERS = 4 << 20

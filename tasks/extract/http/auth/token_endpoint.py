@@ -12,9 +12,9 @@ import httpx
 
 from tasks.errors import ConfigError, SourceError
 from tasks.extract.http.answers import Answer, shown
-from tasks.extract.http.bodies import Body
-from tasks.extract.http.json_text import whole
-from tasks.extract.http.retry import Broken, retry_after
+from tasks.extract.http.pace.retry import Broken, retry_after
+from tasks.extract.http.shapes.bodies import Body
+from tasks.extract.http.shapes.json_text import whole
 from tasks.secret import remember_forms
 
 _T = TypeVar("_T")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.errors import ConfigError
-from tasks.extract.http.arrow import Record
-from tasks.extract.http.bodies import MOST_AT_ONCE, Body
-from tasks.extract.http.text import PIECE, Text
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.bodies import MOST_AT_ONCE, Body
+from tasks.extract.http.shapes.text import PIECE, Text
 
 CSV = "CSV"
 

@@ -8,12 +8,12 @@ from typing import NoReturn, TypeVar
 import tenacity
 
 from tasks.errors import SourceError, SourceUnavailable
-from tasks.extract.http.gate import Gate
+from tasks.extract.http.pace.gate import Gate
+from tasks.extract.http.pace.pauses import pause
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Broken, Retry
+from tasks.extract.http.pace.wait_budget import WaitBudget
 from tasks.extract.http.parallel import abandoned
-from tasks.extract.http.pauses import pause
-from tasks.extract.http.rate import RateLimit
-from tasks.extract.http.retry import Broken, Retry
-from tasks.extract.http.wait_budget import WaitBudget
 from tasks.run_scope import shared
 from tasks.shared_rate import take_shared
 

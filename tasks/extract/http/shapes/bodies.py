@@ -13,8 +13,8 @@ import httpx
 
 from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, masked, shown
+from tasks.extract.http.pace.retry import Broken
 from tasks.extract.http.parallel import abandoned
-from tasks.extract.http.retry import Broken
 
 MEBIBYTE = 1 << 20
 

@@ -9,15 +9,15 @@ import pyarrow as pa
 
 from tasks.errors import ConfigError, SourceError, one_of
 from tasks.extract.http.answers import Answer, described, shown
-from tasks.extract.http.arrow import Record, arrow_table
-from tasks.extract.http.bodies import IN_MEMORY, MEBIBYTE, MOST_AT_ONCE, Body
-from tasks.extract.http.csv_text import Csv, CsvStream
-from tasks.extract.http.json_path import ROOT, JsonPath
-from tasks.extract.http.json_text import JsonStream, Numbers, not_an_object, whole
-from tasks.extract.http.ndjson import NdjsonStream
-from tasks.extract.http.nesting import EVERYTHING, Nesting
-from tasks.extract.http.page import Page
-from tasks.extract.http.records import MOST_RECORDS, Listed, Records, RecordStream, Streamed
+from tasks.extract.http.pages.page import Page
+from tasks.extract.http.shapes.arrow import Record, arrow_table
+from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, MOST_AT_ONCE, Body
+from tasks.extract.http.shapes.csv_text import Csv, CsvStream
+from tasks.extract.http.shapes.json_path import ROOT, JsonPath
+from tasks.extract.http.shapes.json_text import JsonStream, Numbers, not_an_object, whole
+from tasks.extract.http.shapes.ndjson import NdjsonStream
+from tasks.extract.http.shapes.nesting import EVERYTHING, Nesting
+from tasks.extract.http.shapes.records import MOST_RECORDS, Listed, Records, RecordStream, Streamed
 
 Format = Literal["json", "ndjson", "csv"]
 """One JSON document, an object in each line, or comma-separated values with names in the first row."""

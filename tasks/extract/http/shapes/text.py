@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterator
 
-from tasks.extract.http.bodies import MOST_AT_ONCE, Body
+from tasks.extract.http.shapes.bodies import MOST_AT_ONCE, Body
 
 PIECE = 256 << 10
 """Bytes that are decoded at once."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import http_sf
 
-from tasks.extract.http.retry import http_date, retry_after
+from tasks.extract.http.pace.retry import http_date, retry_after
 
 _FAMILIES = ("x-ratelimit", "x-rate-limit", "ratelimit")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")

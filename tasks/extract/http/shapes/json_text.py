@@ -16,9 +16,9 @@ import httpx
 
 from tasks.errors import SourceError
 from tasks.extract.http.answers import described, shown
-from tasks.extract.http.arrow import Record
-from tasks.extract.http.bodies import MOST_AT_ONCE, Body
-from tasks.extract.http.text import PIECE, Text
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.bodies import MOST_AT_ONCE, Body
+from tasks.extract.http.shapes.text import PIECE, Text
 
 Numbers = Literal["exact", "float"]
 """What becomes of a number with a fraction or an exponent: a `Decimal` of the same digits, or the nearest float.

@@ -19,6 +19,7 @@ from tasks.load.target import ensure_target
 from tasks.observe.context import logger
 from tasks.plan import Plan, plan
 from tasks.report import RunReport, WindowReport
+from tasks.run_scope import run_scope
 from tasks.state.attempts import Attempt, Kind, new_token, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
@@ -38,6 +39,7 @@ class Run:
         self.log = logger()
         self.assembly = Assembly(pipeline)
 
+    @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
         """See `run_pipeline`."""
         began = time.monotonic()

@@ -12,13 +12,14 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
 
-Fault = Literal["none", "short body", "cut chunk", "reset", "silence"]
+Fault = Literal["none", "short body", "cut chunk", "no length", "reset", "silence"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Reply:
     """One answer of the script.
 
     Attributes:
-        body: bytes as they are, anything else as JSON; `$HOST` becomes the server's own `host:port`.
+        body: bytes as they are, pieces in chunks as a function makes them, anything else as JSON; `$HOST` becomes the
+            server's own `host:port`, but in pieces.
         status: of the response.
         headers: of the response; `$HOST` as in the body.
-        fault: "short body" promises more bytes than it sends, "cut chunk" breaks off inside a chunk, "reset" sends a
-            TCP reset instead of a response, "silence" nothing until the server ends.
+        fault: "short body" promises more bytes than it sends, "cut chunk" breaks off inside a chunk, "no length" closes
+            the connection at the end of the body, "reset" sends a TCP reset instead of a response, "silence" nothing
+            until the server ends.
         first: called before it is sent, while other requests are being answered; it may wait for them.
     """
 
@@ -157,18 +160,30 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def _respond(self, reply: Reply, host: str) -> None:
+        if callable(reply.body):
+            self._head(reply, host, {"Transfer-Encoding": "chunked"})
+            # Who has read enough hangs up.
+            with suppress(ConnectionError):
+                for piece in reply.body():
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
+            return
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         body = body.replace(b"$HOST", host.encode())
-        self.send_response_only(reply.status)
-        for name, value in {"Content-Type": "application/json", "Connection": "close", **reply.headers}.items():
-            self.send_header(name, value.replace("$HOST", host))
+        length = {"Content-Length": str(len(body) + (10 if reply.fault == "short body" else 0))}
         if reply.fault == "cut chunk":
-            self.send_header("Transfer-Encoding", "chunked")
+            length = {"Transfer-Encoding": "chunked"}
             body = b"%x\r\n" % (len(body) + 10) + body
-        else:
-            self.send_header("Content-Length", str(len(body) + (10 if reply.fault == "short body" else 0)))
+        self._head(reply, host, {} if reply.fault == "no length" else length)
+        with suppress(ConnectionError):
+            self.wfile.write(body)
+
+    def _head(self, reply: Reply, host: str, length: Mapping[str, str]) -> None:
+        self.send_response_only(reply.status)
+        headers = {"Content-Type": "application/json", "Connection": "close", **reply.headers, **length}
+        for name, value in headers.items():
+            self.send_header(name, value.replace("$HOST", host))
         self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet."""

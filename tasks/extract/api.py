@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,19 +12,20 @@ import pyarrow.compute as pc
 
 from tasks import settings
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.api_part import ApiPart
-from tasks.extract.api_reading import ApiReading
+from tasks.extract.api_reading.part import ApiPart
+from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Held, Home
 from tasks.extract.http.answers import Refused, described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
-from tasks.extract.http.drift import OnDrift
-from tasks.extract.http.numbered import Numbered
-from tasks.extract.http.paginators import Paginator, SinglePage
-from tasks.extract.http.place import Kept
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.drift import OnDrift
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.paginators import Paginator, SinglePage
+from tasks.extract.http.pages.place import Kept
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 from tasks.extract.http.times import TimeFormat, with_times, written
 from tasks.window import Window, to_utc
 
@@ -69,7 +70,7 @@ class ApiExtract:
     Attributes:
         connection: name of the source; its base URL is `TIDEGATE_<NAME>_URL`.
         path: what to ask for, below the base URL.
-        records: dotted path of the list of records in a body; "" is the body itself.
+        records: where the list of records is in a body: a dotted path, "" being the body itself, or a JSONPath.
         paginator: how to get from one page to the next.
         params: query parameters of the first request; no place for secrets, those belong into `auth`.
         body: JSON object to POST instead of a GET.
@@ -94,7 +95,9 @@ class ApiExtract:
         deleted: field that marks a record as gone: true, or a time; it is deleted from the target.
         auth: how requests are authenticated.
         timeout: longest silence while an answer is read.
-        retry: how long a request keeps trying.
+        retry: how long a request, and a run, keeps trying.
+        rate: how often the API is asked at most.
+        shape: what else there is to say of the answers: their format, and what becomes of nested fields and of numbers.
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -126,12 +129,16 @@ class ApiExtract:
     auth: httpx.Auth | None = field(default=None, repr=False)
     timeout: timedelta = READ_TIMEOUT
     retry: Retry = field(default_factory=Retry)
+    rate: RateLimit | None = None
+    shape: Shape = field(default_factory=Shape)
 
     def __post_init__(self) -> None:
         by_window = self.start_param is not None or self.end_param is not None
         single = isinstance(self.paginator, SinglePage)
         limits = [limit for limit in (self.concurrency, self.checkpoint, self.max_results) if limit is not None]
+        both = self.records != "" and self.shape.records not in ("", self.records)
         for wrong, why in (
+            (both, "records is declared twice, here and in shape=…"),
             (
                 self.cursor is None and by_window,
                 "start_param and end_param ask for a window, and without a cursor no record can be told to lie in it. "
@@ -177,7 +184,7 @@ class ApiExtract:
     @property
     def shaped(self) -> Shape:
         """The form of the answers."""
-        return Shape(self.records)
+        return replace(self.shape, records=self.records or self.shape.records)
 
     @property
     def param_form(self) -> TimeFormat:
@@ -245,7 +252,7 @@ class ApiExtract:
                 f"{self.name}: the connection has no URL. Set {settings.url_variable(self.connection)} to the API's "
                 "base URL."
             )
-        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry)
+        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry, rate=self.rate)
 
     def request(self, client: HttpClient, window: Window) -> Request:
         """What to ask for the records of `window`, without what the paginator adds."""

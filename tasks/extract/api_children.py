@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from tasks.errors import ConfigError
 from tasks.extract.api import ApiExtract
-from tasks.extract.api_part import ApiPart
-from tasks.extract.children_place import KeptChildren
-from tasks.extract.children_reading import ChildrenReading
+from tasks.extract.api_reading.children_place import KeptChildren
+from tasks.extract.api_reading.children_reading import ChildrenReading
+from tasks.extract.api_reading.known_parents import KnownParents
+from tasks.extract.api_reading.part import ApiPart
 from tasks.extract.feed import Held, Home
 from tasks.extract.http.client import HttpClient
 from tasks.extract.http.template import as_text, filled, filled_path, places
-from tasks.extract.known_parents import KnownParents
 from tasks.window import Window
 
 _LONGEST_KEY = 255

@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 
 from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.api_children import ApiChildren
-from tasks.extract.http.numbered import PageNumber
-from tasks.extract.http.paginators import Cursor
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import PageNumber
+from tasks.extract.http.pages.paginators import Cursor
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline
 from tasks.transform.contract import UtcTimestamp

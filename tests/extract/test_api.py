@@ -1,6 +1,5 @@
 """`ApiExtract` against a scripted server, and against datasette."""
 
-import json
 import re
 import sqlite3
 import subprocess
@@ -14,22 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
-import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, ContractError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.changes import Extract
-from tasks.extract.http.arrow import Record, arrow_table
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.numbered import Keyset
-from tasks.extract.http.paginators import LinkHeader, NextUrl
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import Keyset
+from tasks.extract.http.pages.paginators import LinkHeader, NextUrl
+from tasks.extract.http.pages.walk import Walk
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import Walk
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.shape import Shape
 from tasks.window import Window
 from tests.scripted_server import Reply, Script, ScriptedServer
 
@@ -245,75 +241,6 @@ def test_a_clock_that_tells_no_time_is_refused(serve: Serve, value: object) -> N
     serve({"/clock": [Reply({"now": value})]})
     with pytest.raises(SourceError, match=r"'weather', 'readings': The clock 'clock' says .* ISO 8601"):
         ApiExtract("weather", "readings", cursor="at", clock=ApiClock("clock", "now")).bound()
-
-
-# From JSON to Arrow.
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "read_as"),
-    [
-        ([1, None, 2**63 - 1], pa.int64(), [1, None, 2**63 - 1]),
-        ([1, 2.5], pa.float64(), [1.0, 2.5]),
-        ([True, None], pa.bool_(), [True, None]),
-        (
-            [{"a": 1}, {"b": "x"}],
-            pa.struct({"a": pa.int64(), "b": pa.string()}),
-            [{"a": 1, "b": None}, {"a": None, "b": "x"}],
-        ),
-        ([None, None], pa.null(), [None, None]),
-        (["a", 1, None, 2.5, True, {"k": [1]}], pa.string(), ["a", "1", None, "2.5", "true", '{"k": [1]}']),
-        ([2**63, 1], pa.string(), ["9223372036854775808", "1"]),
-        ([2**53 + 1, 0.5], pa.string(), ["9007199254740993", "0.5"]),
-        ([0.5, True], pa.string(), ["0.5", "true"]),
-        ([{"a": 0.5}, {"a": True}], pa.string(), ['{"a": 0.5}', '{"a": true}']),
-        ([[0.5], [True]], pa.string(), ["[0.5]", "[true]"]),
-        (["a\ud83d"], pa.string(), ["a\\ud83d"]),
-    ],
-)
-def test_a_column_takes_the_narrowest_type_that_keeps_every_value(
-    values: list[object], kind: pa.DataType, read_as: list[object]
-) -> None:
-    column = arrow_table([{"x": value} for value in values]).column("x")
-    assert column.type == kind
-    assert column.to_pylist() == read_as
-
-
-def test_columns_are_the_union_of_keys_in_order_of_appearance() -> None:
-    table = arrow_table([{"b": 1}, {"a": 2, "b": 3}, {"c": 4}])
-    assert table.column_names == ["b", "a", "c"]
-    assert table.to_pylist() == [
-        {"b": 1, "a": None, "c": None},
-        {"b": 3, "a": 2, "c": None},
-        {"b": None, "a": None, "c": 4},
-    ]
-
-
-def test_records_without_any_field_are_refused_and_not_lost() -> None:
-    assert arrow_table([]).num_rows == 0
-    with pytest.raises(SourceError, match="All 2 records"):
-        arrow_table([{}, {}])
-
-
-VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-NESTED = VALUES | st.lists(VALUES, max_size=3)
-FIELDS = st.sampled_from(["a", "b", "c"]) | st.text(max_size=3)
-
-
-@settings(deadline=None)
-@given(st.lists(st.dictionaries(FIELDS, NESTED, min_size=1, max_size=4), max_size=6))
-def test_any_records_go_through_arrow_without_loss(records: list[Record]) -> None:
-    table = arrow_table(records)
-    assert table.num_rows == len(records)
-    for name in table.column_names:
-        is_text = table.column(name).type == pa.string()
-        for record, value in zip(records, table.column(name).to_pylist(), strict=True):
-            given_value = record.get(name)
-            if is_text and given_value is not None and not isinstance(given_value, str):
-                value = json.loads(value)
-            assert value == given_value
-            assert isinstance(value, bool) == isinstance(given_value, bool)
-    assert {name for record in records for name in record} == set(table.column_names)
 
 
 # Datasette.

@@ -12,7 +12,7 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.extract.api import ApiExtract
 from tasks.extract.api_children import ApiChildren
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tasks.pipeline import run_pipeline
 from tasks.window import Window
 from tests.conftest import Databases

@@ -1,6 +1,5 @@
-"""`Answer`: a response's JSON, and how it reads in a message."""
+"""`Answer`: what a source says, and how it reads in a message."""
 
-import codecs
 import json
 import re
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from datetime import timedelta
 import httpx
 
 from tasks.errors import SourceError, redact
-from tasks.extract.http.retry import Broken, http_date
+from tasks.extract.http.pace.retry import http_date
+from tasks.extract.http.shapes.records import Records
 
 NOT_MODIFIED = 304
 
@@ -19,9 +19,6 @@ _PROVEN_AFTER = timedelta(minutes=1)
 _TELLING_PARAMETER = re.compile(
     r"(?i)token|secret|passw|pwd|credential|signature|auth(?!or)|(api|access)[_-]?key|^key$|^sig$"
 )
-# What is left of a JSON text at the place where the parser stopped, if the text was cut there: nothing, an open
-# string or escape, a part of a literal, or of a number.
-_CUT_OFF = re.compile(r'"(?:[^"\\]|\\.)*\\?|\\?(?:u[0-9a-fA-F]{0,4})?|tr?u?|fa?l?s?|nu?l?|-|\.|[eE][-+]?|', re.DOTALL)
 _MISSING = object()
 
 
@@ -32,14 +29,17 @@ class Answer:
     Attributes:
         url: where the answer came from, after redirects.
         headers: the response's headers.
-        body: the parsed JSON; None of a 304.
+        body: the parsed JSON, or what is around the records, in whose place is an empty list; None of a 304, and of a
+            form that knows nothing but records.
         status: 200, or 304 to a conditional request.
+        records: those that were found where the body was read; None leaves them to be found in `body`.
     """
 
     url: httpx.URL
     headers: httpx.Headers
     body: object
     status: int = 200
+    records: Records | None = None
 
     def at(self, path: str, missing: object = _MISSING) -> object:
         """The value at a dotted `path` of the body, "" being the body itself.
@@ -126,36 +126,10 @@ def described(node: object) -> str:
     return "a text" if isinstance(node, str) else "a number"
 
 
-def parsed(response: httpx.Response) -> object:
-    """The JSON of a body.
-
-    Raises:
-        Broken: the text ends before its JSON does.
-        SourceError: it is something else than JSON.
-    """
-    try:
-        # Not final, so that a character cut in two counts as cut-off JSON and not as a wrong encoding.
-        text = codecs.getincrementaldecoder(response.encoding or "utf-8")().decode(response.content)
-        return json.loads(text.removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
-        if _CUT_OFF.fullmatch(error.doc[error.pos :].strip()):
-            raise Broken(f"200 with JSON that breaks off after {len(response.content)} bytes") from error
-        reason = f"{error.msg} at character {error.pos}"
-    except UnicodeDecodeError as error:
-        reason = f"no {error.encoding} at byte {error.start}"
-    except (ValueError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    kind = response.headers.get("content-type", "no content type")
-    raise SourceError(
-        f"{response.request.method} {shown(response.url)} answered 200, but its body ({kind}) is not JSON ({reason}): "
-        f"{excerpt(response)!r}. Check that the path is that of the API, and not of a page or a login."
-    )
-
-
-def excerpt(response: httpx.Response) -> str:
-    """The start of a body. Masked before it is cut: half a secret would not be recognised."""
-    text = response.text[: 10 * _EXCERPT]
-    for name, value in response.url.params.multi_items():
+def masked(text: str, url: httpx.URL) -> str:
+    """The start of a body from `url`. Masked before it is cut: half a secret would not be recognised."""
+    text = text[: 10 * _EXCERPT]
+    for name, value in url.params.multi_items():
         if len(value) >= 4 and _TELLING_PARAMETER.search(name):
             text = text.replace(value, "***")
     return redact(text)[:_EXCERPT]

@@ -3,6 +3,7 @@
 import gzip
 import logging
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import respx
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 GOOD = Reply({"rows": [1]})
@@ -30,7 +31,8 @@ def ask(script: Script, waits: Waits | None = None, **client_args: object) -> tu
 
 
 def client_for(server: ScriptedServer, waits: Waits | None = None, **client_args: object) -> HttpClient:
-    return HttpClient(server.url, sleep=Waits() if waits is None else waits, **client_args)  # type: ignore[arg-type]
+    slept = Waits() if waits is None else waits
+    return HttpClient(server.url, sleep=slept, moment=lambda: sum(slept), **client_args)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504])
@@ -78,7 +80,7 @@ def test_json_cut_anywhere_is_asked_again(length: int) -> None:
         route = routes.get(PATH).mock(
             side_effect=[httpx.Response(200, content=WHOLE[:length]), httpx.Response(200, content=WHOLE)]
         )
-        assert client.get_json(PATH).at("rows.0.x") == -1.5e-3
+        assert client.get_json(PATH).at("rows.0.x") == Decimal("-1.5e-3")
         assert route.call_count == 2
 
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from tasks.errors import ConfigError, SourceError
-from tasks.extract.http.auth import AuthFlow, set_header
-from tasks.extract.http.token_endpoint import Asking, check_endpoint
+from tasks.extract.http.auth.credentials import AuthFlow, set_header
+from tasks.extract.http.auth.token_endpoint import Asking, check_endpoint
 from tasks.secret import remember_forms
 
 _UNAUTHORIZED = 401

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tasks.extract.api_reading import ApiReading
-from tasks.extract.children_place import ChildrenPlace
+from tasks.extract.api_reading.children_place import ChildrenPlace
+from tasks.extract.api_reading.known_parents import Known, KnownParents
+from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.feed import Notice
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.place import Kept, Place
+from tasks.extract.http.pages.place import Kept, Place
 from tasks.extract.http.template import Unfit
-from tasks.extract.known_parents import Known, KnownParents
 from tasks.window import Window
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`Retry`: how long a request keeps trying, and what a source says of when to come again."""
+"""`Retry`: how long a request and its run keep trying, and what a source says of when to come again."""
 
 import re
 from collections.abc import Mapping
@@ -19,23 +19,28 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long one request keeps trying.
+    """How long one request keeps trying, and its run.
 
     Attributes:
         attempts: how often it is sent at most.
         first: longest wait before the second attempt; doubles with each further one, and the wait is drawn evenly from
             zero up to it (full jitter).
         longest: where that doubling stops. A `Retry-After` of the source may ask for more.
-        budget: longest waiting in total, over all attempts.
+        budget: longest waiting of one request between its attempts, in total.
+        run_budget: longest time that a run stands still in total, over all its windows, attempts, pages and threads:
+            waits between attempts, and pauses that the source asks for; not what a declared rate takes. Several threads
+            that wait at the same time count once. Where it is not enough the run fails at once, with a `SourceError`:
+            another attempt at the window would find the budget spent, too. Outside a run it is the client's.
     """
 
     attempts: int = 6
     first: timedelta = timedelta(seconds=1)
     longest: timedelta = timedelta(seconds=60)
     budget: timedelta = timedelta(minutes=5)
+    run_budget: timedelta = timedelta(minutes=30)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.first, self.longest, self.budget) < timedelta(0):
+        if self.attempts < 1 or min(self.first, self.longest, self.budget, self.run_budget) < timedelta(0):
             raise ConfigError(f"{self}: attempts start at 1 and durations are not negative.")
 
 

@@ -11,10 +11,10 @@ import httpx
 
 from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, described, shown
-from tasks.extract.http.auth import text_of
-from tasks.extract.http.retry import http_date
-from tasks.extract.http.token_endpoint import Asking, ask, token_request
-from tasks.extract.http.tokens import AccessToken, TokenAuth
+from tasks.extract.http.auth.credentials import text_of
+from tasks.extract.http.auth.token_endpoint import Asking, ask, token_request
+from tasks.extract.http.auth.tokens import AccessToken, TokenAuth
+from tasks.extract.http.pace.retry import http_date
 from tasks.secret import Secret
 
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.answers import Answer, described, shown
-from tasks.extract.http.page import Page
+from tasks.extract.http.pages.page import Page
 from tasks.extract.http.request import Request
 
 

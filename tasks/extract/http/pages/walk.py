@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from tasks.errors import SourceError
 from tasks.extract.http.answers import NOT_MODIFIED, shown
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.numbered import Numbered
-from tasks.extract.http.page import Page
-from tasks.extract.http.paginators import Paginator
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.page import Page
+from tasks.extract.http.pages.paginators import Paginator
 from tasks.extract.http.parallel import Stream, in_order
 from tasks.extract.http.request import Request
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Walk:
 
     def visit(self, request: Request) -> Visit:
         """The page that `request` asks for."""
-        return Visit(request, self.shape.page(self.client.fetch(request)), self.paginator)
+        return Visit(request, self.shape.page(self.client.fetch(request, self.shape)), self.paginator)
 
     def visit_if_changed(self, request: Request) -> Visit | None:
         """The page that a conditional `request` asks for; None where it is the one that its headers name."""
-        answer = self.client.fetch(request)
+        answer = self.client.fetch(request, self.shape)
         return None if answer.status == NOT_MODIFIED else Visit(request, self.shape.page(answer), self.paginator)
 
     def _in_turn(self, start: Request) -> Iterator[Visit]:

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import httpx
 
 from tasks.errors import ConfigError, SourceError
-from tasks.extract.http.answers import Answer, parsed, shown
-from tasks.extract.http.retry import Broken, retry_after
+from tasks.extract.http.answers import Answer, shown
+from tasks.extract.http.pace.retry import Broken, retry_after
+from tasks.extract.http.shapes.bodies import Body
+from tasks.extract.http.shapes.json_text import whole
 from tasks.secret import remember_forms
 
 _T = TypeVar("_T")
@@ -124,7 +126,7 @@ def ask(request: httpx.Request, now: datetime, remedy: Mapping[str, str]) -> Ask
 def _json(response: httpx.Response, endpoint: str) -> object:
     """The body, or None where it is no JSON."""
     try:
-        return parsed(response)
+        return whole(Body.of(response.content, encoding=response.encoding or "utf-8"), "float")
     except Broken as broken:
         if not response.is_success:
             return None

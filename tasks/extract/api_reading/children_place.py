@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from tasks.extract.http.place import Place
+from tasks.extract.http.pages.place import Place
 from tasks.window import Window, to_utc
 
 

@@ -15,13 +15,13 @@ from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Notice
 from tasks.extract.http.answers import Refused, shown
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.drift import Drift
-from tasks.extract.http.numbered import Numbered
+from tasks.extract.http.pages.drift import Drift
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.place import Kept, Place
+from tasks.extract.http.pages.walk import Visit, Walk
 from tasks.extract.http.parallel import in_order
-from tasks.extract.http.place import Kept, Place
 from tasks.extract.http.request import Request
 from tasks.extract.http.times import step
-from tasks.extract.http.walk import Visit, Walk
 from tasks.window import Window, later
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import httpx
 
 from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, described, shown
-from tasks.extract.http.auth import basic, text_of
-from tasks.extract.http.token_endpoint import Asking, TokenRefused, ask, token_request
-from tasks.extract.http.tokens import AccessToken, TokenAuth
+from tasks.extract.http.auth.credentials import basic, text_of
+from tasks.extract.http.auth.token_endpoint import Asking, TokenRefused, ask, token_request
+from tasks.extract.http.auth.tokens import AccessToken, TokenAuth
 from tasks.kept import KeptFile
 from tasks.secret import Secret, digest, has_digest
 

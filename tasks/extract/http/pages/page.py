@@ -6,7 +6,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from tasks.extract.http.answers import Answer
-from tasks.extract.http.arrow import Record
+from tasks.extract.http.shapes.arrow import Record
 
 
 class Page(Protocol):

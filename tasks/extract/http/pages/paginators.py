@@ -12,7 +12,7 @@ import httpx
 from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, described, shown
 from tasks.extract.http.origin import same_origin
-from tasks.extract.http.page import Page
+from tasks.extract.http.pages.page import Page
 from tasks.extract.http.request import Request
 
 _ABSENT = object()

@@ -12,15 +12,15 @@ from sqlalchemy import Connection
 
 from tasks.change_columns import IDENTITY, OPERATION, REASON
 from tasks.errors import ConfigError, SourceError
-from tasks.extract.api_reading import ApiReading
-from tasks.extract.children_place import ChildrenPlace, KeptChildren
+from tasks.extract.api_reading.children_place import ChildrenPlace, KeptChildren
+from tasks.extract.api_reading.known_parents import KnownParents
+from tasks.extract.api_reading.parents_walk import Parent, ParentsWalk
+from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.feed import Notice
 from tasks.extract.http.answers import Refused
 from tasks.extract.http.client import HttpClient
+from tasks.extract.http.pages.place import Kept
 from tasks.extract.http.parallel import Stream, in_order
-from tasks.extract.http.place import Kept
-from tasks.extract.known_parents import KnownParents
-from tasks.extract.parents_walk import Parent, ParentsWalk
 from tasks.window import Window, later
 
 if TYPE_CHECKING:

@@ -190,7 +190,8 @@ class ApiChildren:
         """
         client = self.children.client()
         one, other = (
-            (asked.connection, asked.auth, asked.timeout, asked.retry) for asked in (self.parents, self.children)
+            (asked.connection, asked.auth, asked.timeout, asked.retry, asked.rate)
+            for asked in (self.parents, self.children)
         )
         try:
             return (client if one == other else self.parents.client()), client

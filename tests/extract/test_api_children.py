@@ -12,8 +12,9 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.extract.api import ApiExtract
 from tasks.extract.api_children import ApiChildren
+from tasks.extract.http.pace.rate import RateLimit
 from tasks.extract.http.pace.retry import Retry
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import Pipeline, run_pipeline
 from tasks.window import Window
 from tests.conftest import Databases
 from tests.extract.family import (
@@ -344,13 +345,17 @@ def test_settings_that_contradict_each_other_are_a_config_error(settings: dict[s
         changed(**settings)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "shared"),
+    [(ITEMS, True), (parents(retry=Retry(attempts=2)), False), (parents(rate=RateLimit(5)), False)],
+    ids=["alike", "retry", "rate"],
+)
 def test_parents_and_children_share_a_client_unless_something_tells_them_apart(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, pipeline: Pipeline, shared: bool
 ) -> None:
     serve(family(1))
-    for pipeline, shared in ((ITEMS, True), (parents(retry=Retry(attempts=2)), False)):
-        assert isinstance(pipeline.extract, ApiChildren)
-        one, other = pipeline.extract.clients()
-        assert (one is other) is shared
-        one.close()
-        other.close()
+    assert isinstance(pipeline.extract, ApiChildren)
+    one, other = pipeline.extract.clients()
+    assert (one is other) is shared
+    one.close()
+    other.close()

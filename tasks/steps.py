@@ -23,6 +23,7 @@ from prefect.tasks import exponential_backoff
 from tasks.declaration import Pipeline, Transform
 from tasks.errors import RetriableError
 from tasks.extract.api import ApiExtract
+from tasks.extract.api_children import ApiChildren
 from tasks.extract.changes import Extract
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
@@ -62,7 +63,7 @@ def extract_table(extract: TableExtract, window: Window | None = None) -> pa.Tab
 
 # An API's client retries each request itself; a second layer would multiply the two.
 @task(cache_policy=NO_CACHE, persist_result=False)
-def extract_api(extract: ApiExtract, window: Window | None = None) -> pa.Table:
+def extract_api(extract: ApiExtract | ApiChildren, window: Window | None = None) -> pa.Table:
     """The records of an API in `window`, or all of them.
 
     Raises:

@@ -33,6 +33,7 @@ class Streamed:
         filtered: rows it left out.
         staged: good rows.
         rejected: dead letters.
+        unreadable: those of them that the source did not hand out.
         watermark: highest cursor read, UTC.
         cleared_at: `etl_row` of the last marker, or None; see `tasks.change_columns`.
         cleared_by: what it is.
@@ -44,6 +45,7 @@ class Streamed:
     filtered: int = 0
     staged: int = 0
     rejected: int = 0
+    unreadable: int = 0
     watermark: datetime | None = None
     cleared_at: int | None = None
     cleared_by: Marker | None = None
@@ -117,6 +119,7 @@ def stream(
                 stage(verdict)
             done.staged += verdict.valid.num_rows
             done.rejected += verdict.rejected.num_rows
+            done.unreadable += verdict.unreadable
 
     _together([as_step("extract", read), as_step("validate", validate), as_step("stage", write)], raw, judged)
     return done

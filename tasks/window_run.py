@@ -120,7 +120,10 @@ class WindowRun:
         passed = None if self.attempt.kind == "explicit" else seen.covered_until
         if isinstance(extract, Resumable):
             whole = self.pipeline.load.deletes_absent
-            part = extract.open_window(self.attempt.window, position, home, self.held, whole=whole, passed=passed)
+            explicit = self.attempt.kind == "explicit"
+            part = extract.open_window(
+                self.attempt.window, position, home, self.held, whole=whole, passed=passed, explicit=explicit
+            )
             return contextlib.nullcontext(part)
         counts_nulls = self.attempt.kind == "incremental"
         return contextlib.nullcontext(WindowChunk(extract, self.attempt.window, passed, counts_nulls))
@@ -138,7 +141,8 @@ class WindowRun:
         judge, cursor_of = self.parts.contract.judge, None
         if self.parts.changes:
             judge = partial(judge_changes, self.parts.contract)
-        if not isinstance(extract, Feed) and extract.cursor is not None:
+        # What is read in parts tells the highest cursor itself, and may hold rows that have none.
+        if not isinstance(extract, Feed | Resumable) and extract.cursor is not None:
             cursor_of = partial(cursor_values, cursor=extract.cursor, source=f"{extract.connection} {extract.dataset}")
         streamed = stream(chunk.batches(), judge, cursor_of, stage, spool, as_task)
         ordered = chunk if isinstance(chunk, Ordered) else None

@@ -131,6 +131,38 @@ def debezium_mysql(
     empty_database(cluster, target)
 
 
+@pytest.fixture
+def debezium_mariadb(
+    mariadb: Databases, debezium_ports: dict[str, int], mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Databases]:
+    """A source that is MariaDB, and says so, at a port, for Debezium, and a PostgreSQL target, empty."""
+    with Relay(mariadb_server.socket) as relay:
+        url = f"mariadb+pymysql://root@127.0.0.1:{relay.port}/{mariadb.source.url.database}"
+        monkeypatch.setenv("TIDEGATE_SOURCE_URL", url)
+        yield Databases("mariadb", url, mariadb.target_url)
+        connections.dispose()
+
+
+_BINLOGS = [
+    pytest.param("mysql", marks=pytest.mark.mariadb),
+    pytest.param("mariadb", marks=[pytest.mark.mariadb, debezium_programs.needs_mariadb_jars]),
+]
+
+
+@pytest.fixture(params=["postgresql", *_BINLOGS])
+def debezium_sources(request: pytest.FixtureRequest) -> Databases:
+    """Each test that asks for it runs with each of Debezium's connectors that is here."""
+    chosen: Databases = request.getfixturevalue(f"debezium_{request.param}")
+    return chosen
+
+
+@pytest.fixture(params=_BINLOGS)
+def debezium_binlogs(request: pytest.FixtureRequest) -> Databases:
+    """Each test that asks for it runs with each of those that read a binlog."""
+    chosen: Databases = request.getfixturevalue(f"debezium_{request.param}")
+    return chosen
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _clean_home() -> Iterator[None]:
     yield

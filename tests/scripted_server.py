@@ -34,12 +34,14 @@ class Reply:
         fault: "short body" promises more bytes than it sends, "cut chunk" breaks off inside a chunk, "no length" closes
             the connection at the end of the body, "reset" sends a TCP reset instead of a response, "silence" nothing
             until the server ends.
+        first: called before it is sent, while other requests are being answered; it may wait for them.
     """
 
     body: object = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     fault: Fault = "none"
+    first: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply = scripted.next_reply(Seen(self.path, headers, body))
         self.close_connection = True
+        reply.first()
         if reply.fault == "silence":
             scripted.ending.wait()
         elif reply.fault == "reset":

@@ -15,9 +15,9 @@ from sqlalchemy import text
 from tasks.extract.api import ApiExtract
 from tasks.extract.debezium import DebeziumExtract
 from tasks.extract.debezium_events import DebeziumEvents
-from tasks.extract.http.auth import Bearer
-from tasks.extract.http.numbered import Offset
-from tasks.extract.http.paginators import Cursor, LinkHeader
+from tasks.extract.http.auth.credentials import Bearer
+from tasks.extract.http.pages.numbered import Offset
+from tasks.extract.http.pages.paginators import Cursor, LinkHeader
 from tasks.extract.log import LogExtract
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff

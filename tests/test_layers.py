@@ -37,7 +37,7 @@ LAYERS = (
 )
 
 WITH_PREFECT = ("deployments", "flows", "tasks.observe", "tasks.steps")
-WITH_PREFECT_IN_FUNCTIONS = ("tasks.connections", "tasks.secret_block")
+WITH_PREFECT_IN_FUNCTIONS = ("tasks.connections", "tasks.secret_block", "tasks.shared_rate")
 
 FILES = sorted(file for folder in OURS for file in (ROOT / folder).rglob("*.py"))
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}

@@ -12,19 +12,20 @@ import pyarrow.compute as pc
 
 from tasks import settings
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.api_part import ApiPart
-from tasks.extract.api_reading import ApiReading
+from tasks.extract.api_reading.part import ApiPart
+from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Held, Home
-from tasks.extract.http.answers import described
+from tasks.extract.http.answers import Refused, described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
-from tasks.extract.http.drift import OnDrift
-from tasks.extract.http.numbered import Numbered
-from tasks.extract.http.paginators import Paginator, SinglePage
-from tasks.extract.http.place import Kept
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.drift import OnDrift
+from tasks.extract.http.pages.numbered import Numbered
+from tasks.extract.http.pages.paginators import Paginator, SinglePage
+from tasks.extract.http.pages.place import Kept
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 from tasks.extract.http.times import TimeFormat, with_times, written
 from tasks.window import Window, to_utc
 
@@ -94,7 +95,8 @@ class ApiExtract:
         deleted: field that marks a record as gone: true, or a time; it is deleted from the target.
         auth: how requests are authenticated.
         timeout: longest silence while an answer is read.
-        retry: how long a request keeps trying.
+        retry: how long a request, and a run, keeps trying.
+        rate: how often the API is asked at most.
         shape: what else there is to say of the answers: their format, and what becomes of nested fields and of numbers.
 
     Raises:
@@ -127,6 +129,7 @@ class ApiExtract:
     auth: httpx.Auth | None = field(default=None, repr=False)
     timeout: timedelta = READ_TIMEOUT
     retry: Retry = field(default_factory=Retry)
+    rate: RateLimit | None = None
     shape: Shape = field(default_factory=Shape)
 
     def __post_init__(self) -> None:
@@ -219,7 +222,15 @@ class ApiExtract:
         return None if place is None else place.window
 
     def open_window(
-        self, window: Window, position: str | None, home: Home, held: Held, *, whole: bool, passed: datetime | None
+        self,
+        window: Window,
+        position: str | None,
+        home: Home,
+        held: Held,
+        *,
+        whole: bool,
+        passed: datetime | None,
+        explicit: bool,
     ) -> ApiPart:
         """See `Resumable.open_window`."""
         reading = held.going_on(position)
@@ -241,7 +252,7 @@ class ApiExtract:
                 f"{self.name}: the connection has no URL. Set {settings.url_variable(self.connection)} to the API's "
                 "base URL."
             )
-        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry)
+        return HttpClient(url, auth=self.auth, timeout=self.timeout, retry=self.retry, rate=self.rate)
 
     def request(self, client: HttpClient, window: Window) -> Request:
         """What to ask for the records of `window`, without what the paginator adds."""
@@ -277,4 +288,6 @@ class ApiExtract:
         except (SourceError, SourceUnavailable) as error:
             if str(error).startswith(self.name):
                 raise
+            if isinstance(error, Refused):
+                raise Refused(f"{source}: {error}", error.status, error.asked) from error
             raise type(error)(f"{source}: {error}") from error

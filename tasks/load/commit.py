@@ -47,6 +47,7 @@ class Arrivals:
         shrink: what the source lost since the last snapshot it was compared with, or None.
         partial: the window has more, which another commit brings; this one leaves the watermark where it is.
         unchanged: the source says that it is what it was; that nothing came in means nothing.
+        unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
     """
 
     extracted: int
@@ -67,6 +68,7 @@ class Arrivals:
     shrink: Shrink | None = None
     partial: bool = False
     unchanged: bool = False
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,9 +213,11 @@ class Commit:
 
     def _guard(self, counts: Counts, gone: int, total: int) -> str | None:
         """Why this window must not be written, or None."""
-        if counts.error_rate > self.abort_error_rate:
+        unreadable = self.arrivals.unreadable
+        judged = replace(counts, extracted=counts.extracted - unreadable, rejected=counts.rejected - unreadable)
+        if judged.error_rate > self.abort_error_rate:
             return (
-                f"{self.attempt}: {counts.rejected:,} of {counts.incoming:,} rows were rejected, more than the "
+                f"{self.attempt}: {judged.rejected:,} of {judged.incoming:,} rows were rejected, more than the "
                 f"{self.abort_error_rate:.0%} at which a window is refused. Nothing but the dead letters was written. "
                 "Look at their reasons in etl_dead_letters; mend the source or the contract, then run again."
             )

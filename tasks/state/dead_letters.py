@@ -1,6 +1,7 @@
 """Dead letters: rows that broke the contract or a reference, kept until a good version arrives."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,13 +28,17 @@ from sqlalchemy import (
 from tasks.column_types import UTC_TIMESTAMP, UtcDateTime, sql_type
 from tasks.dialects.dialect import Dialect
 from tasks.state.attempts import Attempt
-from tasks.state.tables import dead_letters
+from tasks.state.tables import dead_letters, runs
+from tasks.window import Window
 
 ROW = "etl_row"
 """The number of a row in its window; unique there. See `Contract`."""
 
 DELETED = "etl_deleted"
 """Whether a staged row is one that is gone from the source; only its key is filled then."""
+
+_NAMELESS = "record:"
+"""Before the hash of a letter's record, where the row has no key."""
 
 
 def rejected_schema(key: pa.Schema) -> pa.Schema:
@@ -78,7 +83,7 @@ def file_letters(
     keys = key_columns(rejected)
     row_key = case(
         (and_(*(column.is_not(None) for column in keys)), dialect.key_text(keys)),
-        else_=literal("record:", Text) + rejected.c.record_hash,
+        else_=literal(_NAMELESS, Text) + rejected.c.record_hash,
     )
     keyed = select(rejected, row_key.label("row_key")).subquery("keyed")
     rank = func.row_number().over(
@@ -138,3 +143,31 @@ def close_letters(
     connection.execute(
         update(dead_letters).where(*mine, arrived).values(status="closed", closed_run_id=attempt.run_id, closed_at=now)
     )
+
+
+def identity_hash(identity: str) -> str:
+    """What stands for the record's hash in the letter of something that has an identity, but no key of the target."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def open_by_identity(connection: Connection, pipeline: str, identities: Collection[str]) -> dict[str, Window]:
+    """Those of `identities` that have an open letter, and the window they were last seen in."""
+    rows = {_NAMELESS + identity_hash(identity): identity for identity in identities}
+    found = select(dead_letters.c.row_key, dead_letters.c.window_start, dead_letters.c.window_end).where(
+        dead_letters.c.pipeline == pipeline, dead_letters.c.status == "open", dead_letters.c.row_key.in_(rows)
+    )
+    return {rows[row.row_key]: Window(row.window_start, row.window_end) for row in connection.execute(found)}
+
+
+def close_by_identity(
+    connection: Connection, pipeline: str, identities: Collection[str], attempt: str, now: datetime
+) -> None:
+    """Close the letters of `identities` as far as they are open; `attempt` is the token of one in the ledger."""
+    run_id = select(runs.c.run_id).where(runs.c.attempt == attempt).scalar_subquery()
+    for identity in identities:
+        connection.execute(
+            update(dead_letters)
+            .where(dead_letters.c.pipeline == pipeline, dead_letters.c.status == "open")
+            .where(dead_letters.c.row_key == _NAMELESS + identity_hash(identity))
+            .values(status="closed", closed_run_id=run_id, closed_at=now)
+        )

@@ -5,6 +5,7 @@
 | `etl_targets` | target table | nothing; a commit locks it |
 | `etl_watermarks` | pipeline | how far it has come |
 | `etl_feeds` | pipeline that goes on from a position | its name at the source |
+| `etl_parents` | parent of a pipeline that reads the children of each | how far its children have been read |
 | `etl_windows` | attempt at a window | whether it still may commit |
 | `etl_runs` | attempt at a window | what happened, in numbers: the ledger |
 | `etl_dead_letters` | bad row of a pipeline | the raw record and every rule it broke |
@@ -41,6 +42,15 @@ feeds = Table(
     metadata,
     Column("pipeline", String(255), primary_key=True),
     Column("name", String(63), nullable=False, comment="What its slot, publication or change log is called"),
+)
+
+parents = Table(
+    "etl_parents",
+    metadata,
+    Column("pipeline", String(255), primary_key=True),
+    Column("parent", String(255), primary_key=True, comment="What its children are asked for by"),
+    Column("watermark", UtcDateTime, comment="Highest cursor of its children"),
+    Column("covered_until", UtcDateTime, nullable=False, comment="Source time below which none of them can change"),
 )
 
 windows = Table(

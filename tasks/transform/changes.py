@@ -8,15 +8,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.change_columns import OPERATION
+from tasks.change_columns import BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
-from tasks.state.dead_letters import DELETED, ROW, rejected_schema
+from tasks.state.dead_letters import DELETED, ROW, identity_hash, rejected_schema
 from tasks.transform.columns import as_frame, cast_column
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
 from tasks.transform.record import encode
 
 _SIBLING = (1 << SIBLINGS) - 1
+_CHANGE = {BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON}
 
 
 def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
@@ -39,14 +40,18 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
     operations = raw.column(OPERATION)
     deletes = np.flatnonzero(pc.equal(operations, "delete"))
     markers = np.flatnonzero(pc.is_in(operations, pa.array(["truncate", "snapshot"])))
-    rows = np.setdiff1d(np.arange(raw.num_rows), np.concatenate([deletes, markers]), assume_unique=True)
+    unreadable = np.flatnonzero(pc.equal(operations, "unreadable"))
+    others = np.concatenate([deletes, markers, unreadable])
+    rows = np.setdiff1d(np.arange(raw.num_rows), others, assume_unique=True)
     parts = []
     if len(rows):
         judged = contract.judge(raw if len(rows) == raw.num_rows else raw.take(pa.array(rows)), 0)
         parts.append(replace(judged, valid=_flagged(judged.valid, deleted=False)))
     if len(deletes):
         parts.append(_judge_deletes(contract, raw.take(pa.array(deletes))))
-    numbers = [places for places in (rows, deletes) if len(places)]
+    if len(unreadable):
+        parts.append(_unreadable(contract, raw.take(pa.array(unreadable))))
+    numbers = [places for places in (rows, deletes, unreadable) if len(places)]
     valid = [_renumbered(part.valid, first + places) for part, places in zip(parts, numbers, strict=True)]
     rejected = [_renumbered(part.rejected, first + places) for part, places in zip(parts, numbers, strict=True)]
     last = int(markers[-1]) if len(markers) else None
@@ -58,6 +63,7 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
         markers=len(markers),
         cleared_at=None if last is None else (first + last) << SIBLINGS,
         cleared_by=None if last is None else operations[last].as_py(),
+        unreadable=len(unreadable),
     )
 
 
@@ -98,6 +104,35 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
                for name, kind in zip(contract.columns.names, contract.columns.types, strict=True)}  # fmt: skip
     valid = pa.table({ROW: pa.array(numbers[known], pa.int64()), **columns})
     return Judged(_flagged(valid, deleted=True), rejected, added=len(passports) - len(np.unique(passports)), filtered=0)
+
+
+def _unreadable(contract: Contract, raw: pa.Table) -> Judged:
+    """What the source did not hand out: dead letters all, without the key of a row, since nobody has seen one."""
+    records = raw.drop_columns([name for name in raw.column_names if name in _CHANGE])
+    places = np.arange(raw.num_rows)
+    rejected = letters(
+        records,
+        places.tolist(),
+        places << SIBLINGS,
+        [pa.nulls(raw.num_rows, field.type) for field in contract.key_schema],
+        pa.nulls(raw.num_rows, UTC_TIMESTAMP),
+        [
+            encode([{"rule": "source answers", "column": None, "value": reason}])
+            for reason in raw.column(REASON).to_pylist()
+        ],
+    )
+    # The record may differ next time; the letter stays the same one all the same.
+    hashes = [
+        own if identity is None else identity_hash(identity)
+        for own, identity in zip(
+            rejected.column("record_hash").to_pylist(), raw.column(IDENTITY).to_pylist(), strict=True
+        )
+    ]
+    position = rejected.schema.get_field_index("record_hash")
+    rejected = rejected.set_column(position, "record_hash", pa.array(hashes, pa.string()))
+    none: dict[str, pa.Array] = {ROW: pa.array([], pa.int64())}
+    none |= {field.name: pa.array([], field.type) for field in contract.columns}
+    return Judged(_flagged(pa.table(none), deleted=False), rejected, added=0, filtered=0)
 
 
 def _transformed(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:

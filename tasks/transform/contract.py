@@ -47,6 +47,7 @@ class Judged:
         markers: raw rows that are no changes of a row; see `tasks.change_columns`.
         cleared_at: `etl_row` of the last marker: rows before it are gone.
         cleared_by: what it is.
+        unreadable: dead letters of what the source did not hand out; see `tasks.change_columns`.
     """
 
     valid: pa.Table
@@ -56,6 +57,7 @@ class Judged:
     markers: int = 0
     cleared_at: int | None = None
     cleared_by: Marker | None = None
+    unreadable: int = 0
 
 
 class Contract:

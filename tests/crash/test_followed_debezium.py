@@ -13,23 +13,23 @@ from tests.crash.child import Job, Strike, run_child
 from tests.crash.fault_points import COMMIT, Point
 from tests.extract.test_log import BOOKINGS as LOGGED
 from tests.extract.test_log import drop_slots, execute, rows, slot, terms
+from tests.servers.debezium import MARIADB_JARS
 
-BOOKINGS = replace(LOGGED, extract=DebeziumExtract("source", "bookings", patience=60))
+BOOKINGS = replace(LOGGED, extract=DebeziumExtract("source", "bookings", patience=60, jars=MARIADB_JARS))
 EVERYTHING = "SELECT id, seat, price FROM bookings ORDER BY id"
 
 
-@pytest.fixture(params=["postgresql", pytest.param("mysql", marks=pytest.mark.mariadb)])
-def both(request: pytest.FixtureRequest) -> Iterator[Databases]:
+@pytest.fixture
+def both(debezium_sources: Databases) -> Iterator[Databases]:
     """A table of bookings on either connector, that has not been followed yet."""
-    chosen: Databases = request.getfixturevalue(f"debezium_{request.param}")
     execute(
-        chosen.source,
+        debezium_sources.source,
         "CREATE TABLE bookings (id bigint PRIMARY KEY, seat text, price double precision)",
         "INSERT INTO bookings VALUES (1, 'A', 1), (2, 'B', 2)",
     )
-    yield chosen
-    if chosen.kind == "postgresql":
-        drop_slots(chosen.source)
+    yield debezium_sources
+    if debezium_sources.kind == "postgresql":
+        drop_slots(debezium_sources.source)
 
 
 @pytest.mark.debezium

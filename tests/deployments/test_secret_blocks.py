@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from deployments.prefect_server import PrefectServer
 from tasks.errors import ConfigError, SourceUnavailable, redact
+from tasks.extract.http.auth.oauth import RefreshToken
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.oauth import RefreshToken
 from tasks.kept import KeptFile
 from tasks.secret import Secret
 from tests.scripted_server import Reply, ScriptedServer, Seen

@@ -9,8 +9,8 @@ import pandera.pandas as pa
 from sqlalchemy import Engine, text
 
 from tasks.extract.api import ApiClock, ApiExtract
-from tasks.extract.http.numbered import PageNumber
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import PageNumber
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline
 from tasks.transform.contract import UtcTimestamp

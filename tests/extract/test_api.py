@@ -18,14 +18,14 @@ import pytest
 from tasks.errors import ConfigError, ContractError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.changes import Extract
-from tasks.extract.http.arrow import Record
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.numbered import Keyset
-from tasks.extract.http.paginators import LinkHeader, NextUrl
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import Keyset
+from tasks.extract.http.pages.paginators import LinkHeader, NextUrl
+from tasks.extract.http.pages.walk import Walk
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import Walk
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.shape import Shape
 from tasks.window import Window
 from tests.scripted_server import Reply, Script, ScriptedServer
 

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tasks.errors import SourceError, SourceUnavailable
-from tasks.extract.http.numbered import Keyset, Offset, PageNumber
-from tasks.extract.http.paginators import Cursor, Paginator
+from tasks.extract.http.pages.numbered import Keyset, Offset, PageNumber
+from tasks.extract.http.pages.paginators import Cursor, Paginator
 from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.pipeline import run_pipeline

@@ -13,10 +13,10 @@ from sqlalchemy import inspect, text
 
 from tasks.errors import SourceError
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.auth import ApiKey, Basic, Bearer
-from tasks.extract.http.login import JwtLogin
-from tasks.extract.http.oauth import ClientCredentials, RefreshToken
-from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.auth.credentials import ApiKey, Basic, Bearer
+from tasks.extract.http.auth.login import JwtLogin
+from tasks.extract.http.auth.oauth import ClientCredentials, RefreshToken
+from tasks.extract.http.pages.paginators import NextUrl
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.secret import Secret
 from tests.conftest import Databases

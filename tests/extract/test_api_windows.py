@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.numbered import Offset, PageNumber
-from tasks.extract.http.paginators import Cursor, NextUrl
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import Offset, PageNumber
+from tasks.extract.http.pages.paginators import Cursor, NextUrl
 from tasks.extract.http.times import TimeFormat, step, with_times, written
 from tasks.load.replace import Replace
 from tasks.pipeline import Pipeline, run_pipeline

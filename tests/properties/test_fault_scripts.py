@@ -15,9 +15,9 @@ from sqlalchemy import text
 
 from tasks.errors import SourceError, SourceUnavailable, TidegateError
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.numbered import Keyset, Offset, PageNumber
-from tasks.extract.http.paginators import Cursor, CursorHeader, LinkHeader, NextUrl, Paginator
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.numbered import Keyset, Offset, PageNumber
+from tasks.extract.http.pages.paginators import Cursor, CursorHeader, LinkHeader, NextUrl, Paginator
 from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.strategy import Load

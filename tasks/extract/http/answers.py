@@ -8,8 +8,8 @@ from datetime import timedelta
 import httpx
 
 from tasks.errors import SourceError, redact
-from tasks.extract.http.records import Records
-from tasks.extract.http.retry import http_date
+from tasks.extract.http.pace.retry import http_date
+from tasks.extract.http.shapes.records import Records
 
 NOT_MODIFIED = 304
 
@@ -90,11 +90,17 @@ class Answer:
 
 
 class Refused(SourceError):
-    """An answer that would come again."""
+    """An answer that would come again.
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    Attributes:
+        status: of the answer.
+        asked: method and URL of the request, as `shown`.
+    """
+
+    def __init__(self, message: str, status: int = 0, asked: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.asked = asked
 
 
 def shown(url: httpx.URL) -> str:

@@ -9,23 +9,28 @@ import functools
 import logging
 import re
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 import httpx
-import tenacity
 
-from tasks.errors import ConfigError, SourceError, SourceUnavailable, redact, remember_secret
+from tasks.errors import ConfigError, SourceError, redact, remember_secret
 from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, shown
-from tasks.extract.http.bodies import Reader, beginning, downloaded
 from tasks.extract.http.origin import checked_url, same_origin
-from tasks.extract.http.parallel import abandoned, wait
+from tasks.extract.http.pace.pauses import pause
+from tasks.extract.http.pace.rate import RateLimit
+from tasks.extract.http.pace.retry import Broken, Retry
+from tasks.extract.http.pace.waiting import Waiting
+from tasks.extract.http.parallel import wait
 from tasks.extract.http.request import Params, Request
-from tasks.extract.http.retry import Broken, Retry, retry_after
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.bodies import Reader, beginning, downloaded
+from tasks.extract.http.shapes.shape import Shape
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=60)
@@ -54,8 +59,10 @@ class HttpClient:
         headers: sent with every request; values that could be secret are masked from then on.
         timeout: longest silence while an answer is read; connecting takes ten seconds at most.
         retry: how long a request keeps trying.
+        rate: how often the source is asked at most.
         sleep: waits for that many seconds.
-        clock: this machine's time, aware; only for a `Retry-After` date from a source that sends no `Date`.
+        clock: this machine's time, aware; only for a time in the headers of a source that sends no `Date`.
+        moment: seconds of a clock that does not go back, and on which `sleep` passes.
 
     Raises:
         ConfigError: a URL that is none of an API, or headers that cannot be sent.
@@ -69,16 +76,19 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: timedelta = READ_TIMEOUT,
         retry: Retry | None = None,
+        rate: RateLimit | None = None,
         sleep: Callable[[float], None] = wait,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        moment: Callable[[], float] = time.monotonic,
     ) -> None:
         given = checked_url(base_url)
         if auth is None and given.userinfo:
             auth = httpx.BasicAuth(given.username, given.password)
         self.base_url = given.copy_with(userinfo=b"")
-        self.retry = retry or Retry()
-        self._sleep = sleep
         self._clock = clock
+        self._waiting = Waiting(self.base_url, retry or Retry(), rate, sleep, moment)
+        # Of this thread, from its wait until something is sent.
+        self._turn = threading.local()
         for name, value in (headers or {}).items():
             _remember(name, value)
         seconds = timeout.total_seconds()
@@ -90,7 +100,7 @@ class HttpClient:
                 timeout=httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT.total_seconds(), seconds)),
                 follow_redirects=False,
                 verify=_trusted(),
-                event_hooks={"request": [_remember_headers]},
+                event_hooks={"request": [_remember_headers, self._before], "response": [self._after]},
             )
         except UnicodeEncodeError:
             raise ConfigError(
@@ -127,8 +137,9 @@ class HttpClient:
         Raises:
             SourceUnavailable: no whole answer within the attempts and the waiting allowed, or the source asks to wait
                 for longer than that.
-            SourceError: the source refused, answers something else than asked for, or leads to another origin.
-            ConfigError: a configured header cannot be sent.
+            SourceError: the source refused, answers something else than asked for, or leads to another origin; or the
+                run has waited for it as long as it may.
+            ConfigError: a configured header cannot be sent, or the rate is shared by a limit that is not there.
         """
         request = replace(request, url=request.url.copy_with(userinfo=b""))
         if not same_origin(request.url, self.base_url):
@@ -136,14 +147,8 @@ class HttpClient:
                 f"{shown(request.url)} is not at the configured origin {shown(self.base_url)}, so it is not requested. "
                 "If the API lives there, point the connection's URL at it."
             )
-        retrying = tenacity.Retrying(
-            sleep=self._sleep,
-            retry=tenacity.retry_if_exception_type(Broken),
-            wait=self._wait,
-            stop=self._stop,
-            retry_error_callback=self._give_up,
-        )
-        return retrying(self._attempt, request, reader or _JSON)
+        asked = f"{request.method} {shown(request.url)}"
+        return self._waiting.persist(asked, partial(self._attempt, request, reader or _JSON))
 
     def close(self) -> None:
         """Close every connection."""
@@ -194,6 +199,9 @@ class HttpClient:
     @contextlib.contextmanager
     def _sent(self, request: Request) -> Iterator[httpx.Response]:
         """The response, its body still to be read."""
+        # Before it is signed: a signature may not outlast the wait.
+        self._waiting.take_turn(f"{request.method} {shown(request.url)}")
+        self._turn.taken = True
         asked = self._client.stream(request.method, request.url, json=request.body, headers=request.headers)
         try:
             with asked as response:
@@ -211,43 +219,30 @@ class HttpClient:
         status = response.status_code
         summary = f"{status} {response.reason_phrase}".strip()
         if status in _RETRIED or status >= 500:
-            raise Broken(f"{summary}: {beginning(response)}", retry_after(response.headers, self._clock()))
+            raise Broken(f"{summary}: {beginning(response)}", pause(response.headers, self._clock()))
         if status == NOT_MODIFIED and not _CONDITIONS.isdisjoint(response.request.headers):
             return Answer(response.url, response.headers, None, status)
         if status != 200:
+            asked = f"{response.request.method} {shown(response.url)}"
             raise Refused(
-                f"{response.request.method} {shown(response.url)} answered {summary}: {beginning(response)!r}. It "
-                "would answer so again: check the path, the parameters and the credentials.",
+                f"{asked} answered {summary}: {beginning(response)!r}. It would answer so again: check the path, the "
+                "parameters and the credentials.",
                 status,
+                asked,
             )
         return reader.read(downloaded(response, reader.max_body))
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Full jitter, but never less than the source asks for."""
-        jitter = tenacity.wait_random_exponential(multiplier=self.retry.first.total_seconds(), max=self.retry.longest)
-        return max(jitter(state), _broken(state).retry_after or 0.0)
+    def _before(self, request: httpx.Request) -> None:
+        """Whatever is sent has its turn; the first request since `_send` has it, what `auth` sends besides waits."""
+        if not same_origin(request.url, self.base_url):
+            return
+        if not getattr(self._turn, "taken", False):
+            self._waiting.take_turn(f"{request.method} {shown(request.url)}")
+        self._turn.taken = False
 
-    def _stop(self, state: tenacity.RetryCallState) -> bool:
-        spent = state.attempt_number >= self.retry.attempts or abandoned()
-        return spent or state.idle_for + state.upcoming_sleep > self.retry.budget.total_seconds()
-
-    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
-        broken = _broken(state)
-        budget = self.retry.budget.total_seconds()
-        left = budget - state.idle_for
-        request: Request = state.args[0]
-        what = f"{request.method} {shown(request.url)} failed {state.attempt_number} times, last with {broken}."
-        if broken.retry_after is not None and broken.retry_after > left:
-            what += (
-                f" The source asks to wait {broken.retry_after:g} s, but {left:g} s are left of the {budget:g} s that "
-                "one request may wait. Run again later, or allow more with Retry(budget=…)."
-            )
-        else:
-            what += (
-                f" Waited {state.idle_for:.1f} s in between. Check that the source is up, or allow more with "
-                "Retry(attempts=…, budget=…)."
-            )
-        raise SourceUnavailable(what) from broken.__cause__
+    def _after(self, response: httpx.Response) -> None:
+        if same_origin(response.request.url, self.base_url):
+            self._waiting.heed(response.headers, self._clock())
 
 
 def _elsewhere(sent: httpx.Request, asked: Request) -> str:
@@ -282,12 +277,6 @@ def _remember(name: str, value: str) -> None:
             remember_secret(base64.b64decode(credentials).decode().partition(":")[2])
         except ValueError:
             return
-
-
-def _broken(state: tenacity.RetryCallState) -> Broken:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Broken)
-    return error
 
 
 class _WithoutSecrets(logging.Filter):

@@ -7,8 +7,8 @@ what came or what went wrong.
 import sys
 
 from tasks.errors import TidegateError
+from tasks.extract.http.auth.oauth import RefreshToken
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.oauth import RefreshToken
 from tasks.secret import Secret
 
 

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import SourceError
-from tasks.extract.http.arrow import Record, arrow_table
-from tasks.extract.http.bodies import Body
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.arrow import Record, arrow_table
+from tasks.extract.http.shapes.bodies import Body
+from tasks.extract.http.shapes.shape import Shape
 from tasks.transform.contract import Contract, UtcTimestamp
 from tests.extract.http.documents import SCALARS, dumped
 

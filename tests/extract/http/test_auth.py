@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TidegateError
-from tasks.extract.http.auth import ApiKey, Basic, Bearer
+from tasks.extract.http.auth.credentials import ApiKey, Basic, Bearer
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.paginators import NextUrl
+from tasks.extract.http.pages.walk import Walk
 from tasks.extract.http.request import Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import Walk
+from tasks.extract.http.shapes.shape import Shape
 from tasks.secret import Secret
 from tests.scripted_server import Reply, Script, ScriptedServer, Seen
 

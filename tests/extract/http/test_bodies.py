@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.answers import Answer
-from tasks.extract.http.arrow import Record
-from tasks.extract.http.bodies import IN_MEMORY, MEBIBYTE, Body
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.csv_text import Csv, CsvStream
-from tasks.extract.http.json_text import JsonStream
-from tasks.extract.http.ndjson import NdjsonStream
-from tasks.extract.http.page import Page
+from tasks.extract.http.pace.retry import Broken, Retry
+from tasks.extract.http.pages.page import Page
 from tasks.extract.http.request import Request
-from tasks.extract.http.retry import Broken, Retry
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, Body
+from tasks.extract.http.shapes.csv_text import Csv, CsvStream
+from tasks.extract.http.shapes.json_text import JsonStream
+from tasks.extract.http.shapes.ndjson import NdjsonStream
+from tasks.extract.http.shapes.shape import Shape
 from tests.extract.http.documents import SCALARS, dumped
 from tests.scripted_server import Fault, Reply, ScriptedServer
 

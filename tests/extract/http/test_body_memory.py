@@ -18,7 +18,7 @@ READ = """
 import json, sys
 from pathlib import Path
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.shapes.shape import Shape
 from tasks.window import Window
 
 form = sys.argv[1]

@@ -11,7 +11,7 @@ import respx
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tests.scripted_server import Reply, Script, ScriptedServer
 
 GOOD = Reply({"rows": [1]})
@@ -31,7 +31,8 @@ def ask(script: Script, waits: Waits | None = None, **client_args: object) -> tu
 
 
 def client_for(server: ScriptedServer, waits: Waits | None = None, **client_args: object) -> HttpClient:
-    return HttpClient(server.url, sleep=Waits() if waits is None else waits, **client_args)  # type: ignore[arg-type]
+    slept = Waits() if waits is None else waits
+    return HttpClient(server.url, sleep=slept, moment=lambda: sum(slept), **client_args)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504])

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from tasks.errors import ConfigError, SourceError
+from tasks.extract.http.auth.login import JwtLogin
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.login import JwtLogin
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tasks.secret import Secret
 from tests.extract.http.conftest import Clock
 from tests.scripted_server import Reply, ScriptedServer

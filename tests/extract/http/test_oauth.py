@@ -16,13 +16,13 @@ import pytest
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TidegateError
 from tasks.extract.api import ApiExtract
+from tasks.extract.http.auth.oauth import ClientCredentials
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.oauth import ClientCredentials
-from tasks.extract.http.paginators import NextUrl
+from tasks.extract.http.pace.retry import Retry
+from tasks.extract.http.pages.paginators import NextUrl
+from tasks.extract.http.pages.walk import Walk
 from tasks.extract.http.request import Request
-from tasks.extract.http.retry import Retry
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import Walk
+from tasks.extract.http.shapes.shape import Shape
 from tasks.secret import Secret
 from tasks.window import Window
 from tests.extract.http.conftest import Clock
@@ -281,7 +281,7 @@ def test_a_token_endpoint_in_trouble_is_asked_again_by_the_clients_own_retry(tro
 def test_what_a_token_endpoint_asks_to_wait_is_waited() -> None:
     waits: list[float] = []
     with ScriptedServer({"/token": [Reply(status=429, headers={"Retry-After": "7"}), TOKEN], PATH: [GOOD]}) as server:
-        ask(server.url, credentials("/token"), sleep=waits.append)
+        ask(server.url, credentials("/token"), sleep=waits.append, moment=lambda: sum(waits))
     assert waits == [7]
 
 

@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
-from tasks.extract.http.arrow import Record
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.numbered import Keyset, Numbered, Offset, PageNumber
-from tasks.extract.http.page import Page
-from tasks.extract.http.paginators import Cursor, CursorHeader, LinkHeader, NextUrl, Paginator, SinglePage
+from tasks.extract.http.pages.numbered import Keyset, Numbered, Offset, PageNumber
+from tasks.extract.http.pages.page import Page
+from tasks.extract.http.pages.paginators import Cursor, CursorHeader, LinkHeader, NextUrl, Paginator, SinglePage
+from tasks.extract.http.pages.walk import Walk
 from tasks.extract.http.request import Request
-from tasks.extract.http.shapes import Shape
-from tasks.extract.http.walk import Walk
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.shape import Shape
 from tests.paged_api import PagedApi
 from tests.scripted_server import Reply, Script, ScriptedServer, Seen
 

@@ -21,9 +21,9 @@ import httpx
 import pytest
 
 from tasks.errors import ConfigError, SourceError, redact
+from tasks.extract.http.auth.oauth import RefreshToken
 from tasks.extract.http.client import HttpClient
-from tasks.extract.http.oauth import RefreshToken
-from tasks.extract.http.retry import Retry
+from tasks.extract.http.pace.retry import Retry
 from tasks.secret import Secret
 from tests.extract.http.conftest import Clock
 from tests.scripted_server import Reply, ScriptedServer, Seen

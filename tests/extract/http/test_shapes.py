@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, SourceError
 from tasks.extract.api import ApiExtract
-from tasks.extract.http.arrow import Record
-from tasks.extract.http.bodies import MEBIBYTE, Body
-from tasks.extract.http.csv_text import Csv
-from tasks.extract.http.json_text import JsonStream
-from tasks.extract.http.page import Page
-from tasks.extract.http.paginators import NextUrl
-from tasks.extract.http.records import Listed
-from tasks.extract.http.shapes import Shape
+from tasks.extract.http.pages.page import Page
+from tasks.extract.http.pages.paginators import NextUrl
+from tasks.extract.http.shapes.arrow import Record
+from tasks.extract.http.shapes.bodies import MEBIBYTE, Body
+from tasks.extract.http.shapes.csv_text import Csv
+from tasks.extract.http.shapes.json_text import JsonStream
+from tasks.extract.http.shapes.records import Listed
+from tasks.extract.http.shapes.shape import Shape
 from tasks.window import Window
 from tests.extract.http.documents import SCALARS, dumped
 from tests.scripted_server import Reply, ScriptedServer

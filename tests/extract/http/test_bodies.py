@@ -20,7 +20,7 @@ from tasks.extract.http.pace.retry import Broken, Retry
 from tasks.extract.http.pages.page import Page
 from tasks.extract.http.request import Request
 from tasks.extract.http.shapes.arrow import Record
-from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, Body
+from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, Body, _inflated
 from tasks.extract.http.shapes.csv_text import Csv, CsvStream
 from tasks.extract.http.shapes.json_text import JsonStream
 from tasks.extract.http.shapes.ndjson import NdjsonStream
@@ -190,6 +190,14 @@ def endless(packed: bool) -> Callable[[], Iterator[bytes]]:
 def test_a_body_without_end_is_read_no_further_than_the_cap(packed: bool, headers: dict[str, str]) -> None:
     with pytest.raises(SourceError, match="more than 20,971,520 bytes"):
         page(Reply(endless(packed), headers=headers), shape=Shape(max_body=20 * MEBIBYTE))
+
+
+def test_what_is_packed_is_unpacked_in_small_pieces_however_much_it_becomes() -> None:
+    packed = zlib.compress(b" " * (64 * MEBIBYTE))
+    assert len(packed) < MEBIBYTE / 8
+    sizes = [len(piece) for piece in _inflated(iter([packed]), zlib.decompressobj)]
+    assert sum(sizes) == 64 * MEBIBYTE
+    assert max(sizes) <= MEBIBYTE / 4
 
 
 @pytest.mark.parametrize("status", [404, 503])

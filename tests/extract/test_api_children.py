@@ -12,6 +12,7 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.extract.api import ApiExtract
 from tasks.extract.api_children import ApiChildren
+from tasks.extract.http.pace.rate import RateLimit
 from tasks.extract.http.pace.retry import Retry
 from tasks.pipeline import run_pipeline
 from tasks.window import Window
@@ -348,7 +349,8 @@ def test_parents_and_children_share_a_client_unless_something_tells_them_apart(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(family(1))
-    for pipeline, shared in ((ITEMS, True), (parents(retry=Retry(attempts=2)), False)):
+    slower = (parents(retry=Retry(attempts=2)), False), (parents(rate=RateLimit(2)), False)
+    for pipeline, shared in ((ITEMS, True), *slower):
         assert isinstance(pipeline.extract, ApiChildren)
         one, other = pipeline.extract.clients()
         assert (one is other) is shared

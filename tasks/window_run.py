@@ -12,7 +12,7 @@ from tasks.announce import announce_notices, announce_window, raise_error_rate, 
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Difference, Feed, Held, Ordered, Part, Resumable
+from tasks.extract.feed import Chunk, Difference, Feed, Held, Opening, Ordered, Part, Resumable
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
@@ -119,12 +119,16 @@ class WindowRun:
             return extract.open(home, position)
         passed = None if self.attempt.kind == "explicit" else seen.covered_until
         if isinstance(extract, Resumable):
-            whole = self.pipeline.load.deletes_absent
-            explicit = self.attempt.kind == "explicit"
-            part = extract.open_window(
-                self.attempt.window, position, home, self.held, whole=whole, passed=passed, explicit=explicit
+            asked = Opening(
+                window=self.attempt.window,
+                position=position,
+                home=home,
+                held=self.held,
+                whole=self.pipeline.load.deletes_absent,
+                passed=passed,
+                explicit=self.attempt.kind == "explicit",
             )
-            return contextlib.nullcontext(part)
+            return contextlib.nullcontext(extract.open_window(asked))
         counts_nulls = self.attempt.kind == "incremental"
         return contextlib.nullcontext(WindowChunk(extract, self.attempt.window, passed, counts_nulls))
 

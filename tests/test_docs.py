@@ -1,5 +1,6 @@
 """`docs/extract.md` is executed: every example loads what it says, and every proof it names exists."""
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -13,11 +14,14 @@ import pytest
 from sqlalchemy import text
 
 from tasks.extract.api import ApiExtract
+from tasks.extract.api_children import ApiChildren
 from tasks.extract.debezium import DebeziumExtract
 from tasks.extract.debezium_events import DebeziumEvents
 from tasks.extract.http.auth.credentials import Bearer
+from tasks.extract.http.pace.rate import RateLimit
 from tasks.extract.http.pages.numbered import Offset
 from tasks.extract.http.pages.paginators import Cursor, LinkHeader
+from tasks.extract.http.shapes.shape import Shape
 from tasks.extract.log import LogExtract
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
@@ -86,13 +90,18 @@ def _shop(_: Databases) -> None:
     """The API is served for every example."""
 
 
-def _only_for_us(seen: Seen) -> Reply | None:
+def _beside_pages(seen: Seen) -> Reply | None:
+    """What `PagedApi` has none of: a password, resources below others, a file."""
+    if seen.target.endswith("/items"):
+        return Reply({"rows": [record(int(seen.target.split("/")[2]))]})
+    if seen.target.endswith(".csv.gz"):
+        return Reply(gzip.compress(b"id,at\n1,2013-01-08T00:00:00Z\n2,2013-01-08T00:00:00Z\n"))
     refused = seen.target.startswith("/link") and seen.headers.get("authorization") != "Bearer quite-secret"
     return Reply(status=401) if refused else None
 
 
 PREPARE: dict[str, Callable[[Databases], None]] = {
-    **dict.fromkeys(("readings", "changes", "numbers", "rates", "contacts"), _shop),
+    **dict.fromkeys(("readings", "changes", "numbers", "rates", "contacts", "paced", "items", "prices"), _shop),
     "orders": lambda databases: put(databases.source, [order(1), order(2)]),
     "bookings": _bookings,
     "customers": _customers,
@@ -112,8 +121,9 @@ EXTRACTS = (
     DebeziumExtract,
     DebeziumEvents,
     ApiExtract,
+    ApiChildren,
 )
-HTTP = (Cursor, LinkHeader, Offset, Bearer, Secret)
+HTTP = (Cursor, LinkHeader, Offset, Bearer, Secret, RateLimit, Shape)
 LOADS = (Append, Replace, Upsert)
 SCHEMAS = (OrderSchema, BookingSchema, CustomerSchema, EventSchema, parts.PartSchema, RecordSchema)
 
@@ -124,7 +134,7 @@ def test_an_example_loads_its_source_and_is_short(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEGATE_SECRET_SHOP", "quite-secret")
-    serve(PagedApi([record(1), record(2)], before=_only_for_us))
+    serve(PagedApi([record(1), record(2)], before=_beside_pages))
     _holds(postgresql, name, EXAMPLES[name])
 
 

@@ -15,7 +15,7 @@ from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.api_reading.part import ApiPart
 from tasks.extract.api_reading.reading import ApiReading
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Held, Home
+from tasks.extract.feed import Opening
 from tasks.extract.http.answers import Refused, described
 from tasks.extract.http.client import READ_TIMEOUT, HttpClient
 from tasks.extract.http.pace.rate import RateLimit
@@ -221,24 +221,14 @@ class ApiExtract:
         place = Kept.parse(position).place
         return None if place is None else place.window
 
-    def open_window(
-        self,
-        window: Window,
-        position: str | None,
-        home: Home,
-        held: Held,
-        *,
-        whole: bool,
-        passed: datetime | None,
-        explicit: bool,
-    ) -> ApiPart:
+    def open_window(self, asked: Opening) -> ApiPart:
         """See `Resumable.open_window`."""
-        reading = held.going_on(position)
+        reading = asked.held.going_on(asked.position)
         if not isinstance(reading, ApiReading):
-            opened_at = home.opened_at or datetime.now(UTC)
-            reading = ApiReading(self, self.client(), window, Kept.parse(position), opened_at, home.contract)
-            held.keep(reading)
-        return ApiPart(reading, None if whole else self.checkpoint, passed)
+            kept, opened_at = Kept.parse(asked.position), asked.home.opened_at or datetime.now(UTC)
+            reading = ApiReading(self, self.client(), asked.window, kept, opened_at, asked.home.contract)
+            asked.held.keep(reading)
+        return ApiPart(reading, None if asked.whole else self.checkpoint, asked.passed)
 
     def client(self) -> HttpClient:
         """A client for the API. Close it.

@@ -16,7 +16,7 @@ from tasks.extract.api_reading.children_place import KeptChildren
 from tasks.extract.api_reading.children_reading import ChildrenReading
 from tasks.extract.api_reading.known_parents import KnownParents
 from tasks.extract.api_reading.part import ApiPart
-from tasks.extract.feed import Held, Home
+from tasks.extract.feed import Opening
 from tasks.extract.http.client import HttpClient
 from tasks.extract.http.template import as_text, filled, filled_path, places
 from tasks.window import Window
@@ -154,33 +154,23 @@ class ApiChildren:
         place = KeptChildren.parse(position).place
         return None if place is None else place.window
 
-    def open_window(
-        self,
-        window: Window,
-        position: str | None,
-        home: Home,
-        held: Held,
-        *,
-        whole: bool,
-        passed: datetime | None,
-        explicit: bool,
-    ) -> ApiPart:
+    def open_window(self, asked: Opening) -> ApiPart:
         """See `Resumable.open_window`."""
-        reading = held.going_on(position)
+        reading = asked.held.going_on(asked.position)
         if not isinstance(reading, ChildrenReading):
             known = KnownParents(
-                home,
-                window,
-                by_parent=self.cursor is not None and not explicit,
-                afresh=position is None,
+                asked.home,
+                asked.window,
+                by_parent=self.cursor is not None and not asked.explicit,
+                afresh=asked.position is None,
                 initial=self.initial,
                 lookback=self.lookback,
             )
-            opened_at = home.opened_at or datetime.now(UTC)
-            reading = ChildrenReading(self, self.clients(), window, KeptChildren.parse(position), opened_at, known)
-            held.keep(reading)
+            kept, opened_at = KeptChildren.parse(asked.position), asked.home.opened_at or datetime.now(UTC)
+            reading = ChildrenReading(self, self.clients(), asked.window, kept, opened_at, known)
+            asked.held.keep(reading)
         # No child is late by what earlier runs covered: its parent may be new, or have been refused.
-        return ApiPart(reading, None if whole else self.children.checkpoint, None)
+        return ApiPart(reading, None if asked.whole else self.children.checkpoint, None)
 
     def clients(self) -> tuple[HttpClient, HttpClient]:
         """A client for the parents and one for the children, one and the same where nothing tells them apart.
@@ -190,8 +180,7 @@ class ApiChildren:
         """
         client = self.children.client()
         one, other = (
-            (asked.connection, asked.auth, asked.timeout, asked.retry, asked.rate)
-            for asked in (self.parents, self.children)
+            (end.connection, end.auth, end.timeout, end.retry, end.rate) for end in (self.parents, self.children)
         )
         try:
             return (client if one == other else self.parents.client()), client

@@ -170,6 +170,30 @@ class Closeable(Protocol):
         """Stop, and let go of everything."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is asked of an extract that is read in parts.
+
+    Attributes:
+        window: what is read, unbounded where there is no cursor.
+        position: what the last part or run left; one in another window is passed over. None in a run that is the first,
+            or that reads everything anew.
+        home: where it belongs.
+        held: what may be kept open until the next part.
+        whole: the load takes all of the window in one commit.
+        passed: source time (UTC) that earlier runs had covered; None for a run that does not move the watermark.
+        explicit: the run is over a range that somebody asked for, and leaves the watermark as it is.
+    """
+
+    window: Window
+    position: str | None
+    home: Home
+    held: Held
+    whole: bool
+    passed: datetime | None
+    explicit: bool
+
+
 @runtime_checkable
 class Resumable(Protocol):
     """An extract by windows that is read in parts; what it leaves for the next run is committed with them."""
@@ -181,28 +205,8 @@ class Resumable(Protocol):
     def unfinished(self, position: str | None) -> Window | None:
         """The window that `position` is a place in, or None where none was left."""
 
-    def open_window(
-        self,
-        window: Window,
-        position: str | None,
-        home: Home,
-        held: Held,
-        *,
-        whole: bool,
-        passed: datetime | None,
-        explicit: bool,
-    ) -> Chunk:
-        """The next part of `window`.
-
-        Args:
-            window: what is read, unbounded where there is no cursor.
-            position: what the last part or run left; one in another window is passed over. None in a run that is the
-                first, or that reads everything anew.
-            home: where it belongs.
-            held: what may be kept open until the next part.
-            whole: the load takes all of the window in one commit.
-            passed: source time (UTC) that earlier runs had covered; None for a run that does not move the watermark.
-            explicit: the run is over a range that somebody asked for, and leaves the watermark as it is.
+    def open_window(self, asked: Opening) -> Chunk:
+        """The next part of a window.
 
         Raises:
             ConfigError: the source is not known.

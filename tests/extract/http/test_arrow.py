@@ -27,6 +27,7 @@ D = Decimal
     ("values", "kind", "read_as"),
     [
         ([1, None, 2**63 - 1], pa.int64(), [1, None, 2**63 - 1]),
+        ([1, 2.5], pa.float64(), [1.0, 2.5]),
         ([True, None], pa.bool_(), [True, None]),
         (
             [{"a": 1}, {"b": "x"}, None],
@@ -88,6 +89,8 @@ def test_decimals_and_integers_among_them_have_just_the_digits_they_need(
         ([{"a": D("0.50")}, {"a": True}], ['{"a": 0.50}', '{"a": true}']),
         ([[D("0.5")], [True]], ["[0.5]", "[true]"]),
         ([1, True], ["1", "true"]),
+        ([0.5, True], ["0.5", "true"]),
+        ([2**53 + 1, 0.5], ["9007199254740993", "0.5"]),
         ([{"a": 1}, [1]], ['{"a": 1}', "[1]"]),
     ],
 )
@@ -208,6 +211,7 @@ def test_numbers_may_be_declared_to_be_floats() -> None:
 def test_nan_and_infinity_which_are_no_json_are_texts_and_in_float_mode_floats() -> None:
     text = '[{"x": NaN}, {"x": -Infinity}, {"x": 0.5}]'
     assert rows(text).column("x").to_pylist() == ["NaN", "-Infinity", "0.5"]
+    assert rows('[{"x": NaN}, {"x": 1}]').column("x").to_pylist() == ["NaN", "1"]
     found = rows(text, numbers="float").column("x").to_pylist()
     assert math.isnan(found[0]) and found[1:] == [-math.inf, 0.5]
 

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.http.answers import Answer
 from tasks.extract.http.client import HttpClient
 from tasks.extract.http.pace.retry import Broken, Retry
 from tasks.extract.http.pages.page import Page
 from tasks.extract.http.request import Request
 from tasks.extract.http.shapes.arrow import Record
-from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, Body
+from tasks.extract.http.shapes.bodies import IN_MEMORY, MEBIBYTE, Body, _inflated
 from tasks.extract.http.shapes.csv_text import Csv, CsvStream
 from tasks.extract.http.shapes.json_text import JsonStream
 from tasks.extract.http.shapes.ndjson import NdjsonStream
@@ -191,6 +192,14 @@ def test_a_body_without_end_is_read_no_further_than_the_cap(packed: bool, header
         page(Reply(endless(packed), headers=headers), shape=Shape(max_body=20 * MEBIBYTE))
 
 
+def test_what_is_packed_is_unpacked_in_small_pieces_however_much_it_becomes() -> None:
+    packed = zlib.compress(b" " * (64 * MEBIBYTE))
+    assert len(packed) < MEBIBYTE / 8
+    sizes = [len(piece) for piece in _inflated(iter([packed]), zlib.decompressobj)]
+    assert sum(sizes) == 64 * MEBIBYTE
+    assert max(sizes) <= MEBIBYTE / 4
+
+
 @pytest.mark.parametrize("status", [404, 503])
 def test_no_more_of_an_errors_body_is_read_than_a_message_takes(status: int) -> None:
     with pytest.raises((SourceError, SourceUnavailable), match=rf"{status}.*\[ "):
@@ -215,7 +224,29 @@ def test_only_codings_that_can_be_unpacked_are_asked_for() -> None:
         assert server.seen[0].headers["accept-encoding"] == "gzip, deflate"
 
 
-def test_a_body_above_the_memory_limit_is_kept_on_disk_until_nobody_holds_its_page() -> None:
+class Keeper:
+    """Reads nothing, and keeps the body."""
+
+    max_body = 100 * MEBIBYTE
+    body: Body | None = None
+
+    def read(self, body: Body) -> Answer:
+        self.body = body
+        return Answer(body.url, body.headers, None)
+
+
+@pytest.mark.parametrize(("size", "held"), [(IN_MEMORY, IN_MEMORY), (IN_MEMORY + 1, 20_000)])
+def test_a_body_above_the_memory_limit_is_not_held_in_memory(size: int, held: int) -> None:
+    keeper, sent = Keeper(), b"0123456789" * (size // 10 + 1)
+    with ScriptedServer({PATH: [Reply(sent[:size])]}) as server, HttpClient(server.url) as client:
+        client.fetch(Request(client.url(PATH)), keeper)
+    assert keeper.body is not None
+    assert (keeper.body.size, len(keeper.body.start)) == (size, held)
+    assert keeper.body.read(0, size) == sent[:size]
+    assert keeper.body.read(size - 3, 10) == sent[size - 3 : size]
+
+
+def test_a_page_of_a_long_body_is_read_from_disk_as_long_as_somebody_holds_it() -> None:
     big = [{"id": number, "text": "x" * 1_000} for number in range(10_000)]
     found, _ = page(Reply({"rows": big, "next": "n"}), shape=Shape("rows"))
     assert found.answer.body == {"rows": [], "next": "n"}
@@ -227,11 +258,22 @@ def test_a_body_above_the_memory_limit_is_kept_on_disk_until_nobody_holds_its_pa
     assert sum(table.num_rows for table in tables) == 10_000
 
 
+def test_what_is_malformed_early_in_a_long_body_is_not_read_on() -> None:
+    """Past 32 MiB it would be too long, and not malformed."""
+    with pytest.raises(SourceError, match="Expecting value at character 15"):
+        page(Reply(b'{"rows": [{"a":NONE' + b" " * (33 * MEBIBYTE)), shape=Shape("rows"))
+
+
 def test_a_value_that_is_too_long_to_be_parsed_at_once_is_refused_with_what_to_do() -> None:
     text = b'"' + b"x" * (33 * MEBIBYTE) + b'"'
     for body, shape, error in (
         (b'{"rows": [{"a": ' + text + b"}]}", Shape("rows"), "in one record or beside the records"),
         (b'{"rows": [], "log": ' + text + b"}", Shape("rows"), "in one record or beside the records"),
+        (
+            b'{"rows": [], ' + b",".join(b'"%d": "%b"' % (n, b"x" * MEBIBYTE) for n in range(33)) + b"}",
+            Shape("rows"),
+            "in one record or beside the records",
+        ),
         (b'{"rows": [], "log": ' + text + b"}", Shape("$.rows"), "since records='\\$.rows' is a JSONPath"),
         (b'{"a": ' + text + b"}", Shape(format="ndjson"), "has a longer line"),
         (b"a\n" + text, Shape(format="csv"), "has a longer line"),

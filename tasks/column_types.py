@@ -144,3 +144,9 @@ def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
             f"No target column can hold the type {kind}. Declare text, a number, bool, a date, time or timestamp, "
             "a decimal or bytes, and convert in the transform."
         ) from None
+
+
+def decimal_text(value: Decimal) -> str:
+    """`value` in digits, without zeros at the end of a fraction: equal decimals are equal texts."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.column_types import decimal_text
 from tasks.errors import ContractError
 
 
@@ -85,7 +86,15 @@ def _one_by_one(values: list[Any], target: pa.DataType) -> tuple[pa.Array, dict[
 
 
 def _convert(values: Any, target: pa.DataType) -> Any:
-    """An array or scalar as `target`; a text of a time without zone counts as UTC, as a naive timestamp does."""
+    """An array or scalar as `target`; a text of a time without zone counts as UTC, as a naive timestamp does.
+
+    A decimal becomes text without zeros at its end: how many there are depends on what else is in a batch of JSON, and
+    the same row has to be the same text in every window.
+    """
+    if pa.types.is_decimal(values.type) and (pa.types.is_string(target) or pa.types.is_large_string(target)):
+        if isinstance(values, pa.Scalar):
+            return pa.scalar(decimal_text(values.as_py()), target)
+        return pa.array([None if value is None else decimal_text(value) for value in values.to_pylist()], target)
     try:
         return pc.cast(values, target)
     except pa.ArrowInvalid:

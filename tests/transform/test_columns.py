@@ -156,3 +156,13 @@ def _same(before: Any, after: Any) -> bool:
 
 def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+@pytest.mark.parametrize("beside", [[], ["7"], ["0.125"], ["123456789.000000001"]])
+@pytest.mark.parametrize(
+    ("value", "text"), [("0.5", "0.5"), ("0.50", "0.5"), ("10", "10"), ("-0.0000001", "-0.0000001")]
+)
+def test_a_decimal_becomes_the_same_text_whatever_stands_beside_it(beside: list[str], value: str, text: str) -> None:
+    column = pa.array([Decimal(one) for one in [value, *beside]])
+    cast = cast_column(as_frame(pa.table({"x": column}))["x"], STRING, "orders")
+    assert cast.values[0].as_py() == text

@@ -2,10 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 import pyarrow as pa
 
+from tasks.column_types import decimal_text
 from tasks.errors import SourceError, SourceUnavailable
 
 OnDrift = Literal["error", "dedup"]
@@ -45,7 +47,7 @@ class Drift:
             )
         wanted = []
         for record in rows.to_pylist():
-            key = hash(repr([str(record[name]) for name in self._key]))
+            key = hash(repr([_plain(record[name]) for name in self._key]))
             known = self._seen.get(key)
             content = hash(repr(record)) if self._on_drift == "dedup" else 0
             if known is not None and known[0] != page:
@@ -64,3 +66,8 @@ class Drift:
             self._seen.popitem(last=False)
         self.passed_over += wanted.count(False)
         return rows if all(wanted) else rows.filter(pa.array(wanted))
+
+
+def _plain(value: object) -> str:
+    """A value as text, whatever type the rest of its page has made of it."""
+    return decimal_text(value) if isinstance(value, Decimal) else str(value)

@@ -124,6 +124,23 @@ def test_a_parent_that_would_lead_elsewhere_is_not_asked_and_is_a_dead_letter(
     assert status == "open" and "nothing was asked" in reasons
 
 
+def test_a_whole_number_among_decimals_is_asked_for_as_a_whole_number(databases: Databases, serve: Serve) -> None:
+    """A page of which one identity has a fraction comes as decimals, 7.0 among them."""
+    asked: list[Any] = []
+
+    def api(seen: Seen) -> Reply:
+        if seen.target == "/orders":
+            return Reply({"data": [{"id": 7}, {"id": 7.5}]})
+        asked.append((seen.target, json.loads(seen.body)))
+        return Reply({"items": []})
+
+    serve(api)
+    children = ApiExtract("shop", "/orders/{id}/items", "items", body={"of": "{id}"})
+    extract = ApiChildren(ApiExtract("shop", "/orders", "data"), children)
+    run_pipeline(replace(WHOLE, extract=extract))
+    assert asked == [("/orders/7/items", {"of": 7}), ("/orders/7.5/items", {"of": "7.5"})]
+
+
 def test_parameters_and_body_are_filled_too_with_the_values_as_they_are(databases: Databases, serve: Serve) -> None:
     def api(seen: Seen) -> Reply:
         if seen.target == "/orders":

@@ -5,6 +5,7 @@ A place is a word in braces without blanks; `{{name}}` stands for the text `{nam
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -87,5 +88,7 @@ def _segment(record: Mapping[str, object], name: str) -> str:
 
 
 def _whole_number(value: object) -> object:
-    """A float without a fraction as the integer that it is: JSON knows no difference."""
+    """A number without a fraction as the integer that it is, JSON knows no difference; another decimal as its text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else str(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value

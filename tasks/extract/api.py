@@ -155,8 +155,9 @@ class ApiExtract:
                 "declare split=…",
             ),
             (
-                self.conditional and (not single or by_window),
-                "conditional asks whether the one answer has changed, and with pages or windows there are many",
+                self.conditional and (not single or by_window or self.cursor is not None),
+                "conditional asks whether the one answer has changed. With pages there are many, and of one that a "
+                "cursor reads by windows, what lies beyond the window would be missed until it changes",
             ),
             (
                 min(limits) < 1 or (self.split is not None and self.split <= timedelta(0)),

@@ -401,6 +401,7 @@ def test_a_record_that_moved_and_changed_is_handed_on_and_the_newer_one_counts(
         ({"max_results": 10}, "without a start_param"),
         ({"concurrency": 2}, "nothing to ask for at once"),
         ({"conditional": True, "paginator": PageNumber()}, "there are many"),
+        ({"conditional": True, "cursor": "at"}, "would be missed"),
         ({"concurrency": 0}, "are positive"),
         ({"checkpoint": 0}, "are positive"),
         ({"cursor": "at", "start_param": "since", "split": timedelta(0)}, "are positive"),

@@ -101,7 +101,7 @@ def histories(draw: st.DrawFn) -> History:
     )
 
 
-@effort(few=20, many=150)
+@effort(few=6, many=150)
 def test_in_the_end_the_target_is_the_source_on_sqlite(
     sqlite: Databases, monkeypatch: pytest.MonkeyPatch, prove: Prove
 ) -> None:

@@ -45,6 +45,12 @@ class Assembly:
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
                 "only what changed. Load it with Upsert."
             )
+        if not self.feed and load.deletes_absent and pipeline.extract.cursor is not None:
+            raise ConfigError(
+                f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and by the cursor "
+                f"{pipeline.extract.cursor!r} only a window of {pipeline.extract.dataset!r} comes in. Leave the cursor "
+                "out, or load with Upsert."
+            )
         self.contract = Contract(
             pipeline.name,
             pipeline.schema,

@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     SmallInteger,
+    String,
     Text,
     Time,
     TypeDecorator,
@@ -26,6 +27,10 @@ from sqlalchemy.types import TypeEngine
 from tasks.errors import ConfigError
 
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+
+
+EXACT_TEXT = String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+"""A key of somebody else's making: two that differ in a letter's case, an accent or a blank are two."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

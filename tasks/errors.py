@@ -24,6 +24,7 @@ by their text.
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 _URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][\w+.-]*://[^:/@\s]*:)[^@\s/]+@")
 _KEY_VALUE = re.compile(
@@ -49,6 +50,12 @@ def remember_secret(value: str) -> None:
 def is_secret(value: str) -> bool:
     """Whether `value` is a remembered secret."""
     return value in _secrets
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a remembered secret is anywhere in `text`, percent-encoded or not."""
+    plain = unquote(text)
+    return any(secret in text or secret in plain for secret in _secrets)
 
 
 def redact(text: str) -> str:

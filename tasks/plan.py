@@ -66,9 +66,10 @@ def plan(
             )
         return Plan("full", (Window(),))
     asked = Window.parse(start, end)
-    left = extract.unfinished(seen.position) if isinstance(extract, Resumable) else None
-    if left is not None and not explicit and not full_refresh:
-        return Plan("incremental", (left,), rest=True)
+    if isinstance(extract, Resumable) and not explicit and not full_refresh:
+        left = extract.unfinished(seen.position)
+        if left is not None:
+            return Plan("incremental", (left,), rest=True)
     bound = extract.bound()
     assert bound is not None, "an extract with a cursor has a bound"
     if explicit:

@@ -100,7 +100,8 @@ class WindowRun:
                 now = self.parts.dialect.clock(connection)
                 seen = read_watermark(connection, self.attempt.pipeline)
                 if self.parts.resumable and self.attempt.kind == "explicit":
-                    seen = replace(seen, position=last_position(connection, self.attempt))
+                    left = last_position(connection, self.attempt, self.parts.contract.fingerprint)
+                    seen = replace(seen, position=left)
                 open_attempt(connection, self.attempt, owner, now, self.parts.details())
         return now, seen
 
@@ -163,6 +164,7 @@ class WindowRun:
             passed=ordered.passed if ordered else None,
             null_cursors=null_cursors,
             shrink=chunk.shrink if isinstance(chunk, Difference) else None,
+            began=part.began if part else None,
             partial=part is not None and chunk.more,
             unchanged=part is not None and part.unchanged,
         )

@@ -1,6 +1,7 @@
 """`ApiExtract`: the records of an API, whole or by a cursor, page by page."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -145,9 +146,10 @@ class ApiExtract:
                 "Name the cursor",
             ),
             (
-                (self.split is not None or self.max_results is not None) and self.start_param is None,
-                "split and max_results ask for shorter windows, and without a start_param the API cannot be asked for "
-                "one. Name it",
+                (self.split is not None or self.max_results is not None)
+                and (self.start_param is None or self.end_param is None),
+                "split and max_results ask for shorter windows, and without a start_param and an end_param the API "
+                "cannot be asked for one. Name both",
             ),
             (
                 self.concurrency > 1 and not isinstance(self.paginator, Numbered) and self.split is None,
@@ -188,6 +190,13 @@ class ApiExtract:
         return replace(self.shape, records=self.records or self.shape.records)
 
     @property
+    def fingerprint(self) -> str:
+        """Tells two declarations apart, hexadecimal: a window that one has begun, another begins anew."""
+        asked = (self.connection, self.path, self.params, self.body, self.start_param, self.end_param, self.param_form)
+        read = (self.shaped, self.paginator, self.cursor, self.cursor_format, self.deleted)
+        return hashlib.sha256(repr((asked, read)).encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
     def param_form(self) -> TimeFormat:
         """How the bounds of a window are written."""
         return self.param_format or self.cursor_format
@@ -220,13 +229,16 @@ class ApiExtract:
     def unfinished(self, position: str | None) -> Window | None:
         """See `Resumable.unfinished`."""
         place = Kept.parse(position).place
-        return None if place is None else place.window
+        return None if place is None or place.declared != self.fingerprint else place.window
 
     def open_window(self, asked: Opening) -> ApiPart:
         """See `Resumable.open_window`."""
         reading = asked.held.going_on(asked.position)
         if not isinstance(reading, ApiReading):
             kept, opened_at = Kept.parse(asked.position), asked.home.opened_at or datetime.now(UTC)
+            if asked.whole:
+                # What another load has committed of the window is not in this commit.
+                kept = replace(kept, place=None)
             reading = ApiReading(self, self.client(), asked.window, kept, opened_at, asked.home.contract)
             asked.held.keep(reading)
         return ApiPart(reading, None if asked.whole else self.checkpoint, asked.passed)

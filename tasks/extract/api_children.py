@@ -124,9 +124,8 @@ class ApiChildren:
     @property
     def fingerprint(self) -> str:
         """Tells two declarations apart, hexadecimal: a window that one has begun, another begins anew."""
-        children = self.children
-        told = [children.path, children.params, children.body, children.start_param, children.end_param]
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+        told = (self.parents.fingerprint, self.children.fingerprint, sorted(self.include.items()))
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def bound(self) -> datetime | None:
         """See `Extract.bound`; the children's."""
@@ -152,7 +151,7 @@ class ApiChildren:
     def unfinished(self, position: str | None) -> Window | None:
         """See `Resumable.unfinished`."""
         place = KeptChildren.parse(position).place
-        return None if place is None else place.window
+        return None if place is None or place.asked != self.fingerprint else place.window
 
     def open_window(self, asked: Opening) -> ApiPart:
         """See `Resumable.open_window`."""
@@ -166,7 +165,9 @@ class ApiChildren:
                 initial=self.initial,
                 lookback=self.lookback,
             )
-            kept, opened_at = KeptChildren.parse(asked.position), asked.home.opened_at or datetime.now(UTC)
+            # A load that takes everything at once has in its commit only what it reads itself.
+            kept = KeptChildren() if asked.whole else KeptChildren.parse(asked.position)
+            opened_at = asked.home.opened_at or datetime.now(UTC)
             reading = ChildrenReading(self, self.clients(), asked.window, kept, opened_at, known)
             asked.held.keep(reading)
         # No child is late by what earlier runs covered: its parent may be new, or have been refused.

@@ -132,6 +132,10 @@ class Part(Protocol):
         """The highest cursor of the window so far, UTC."""
 
     @property
+    def began(self) -> datetime:
+        """The target's clock (UTC) before the first row of the window was read."""
+
+    @property
     def unchanged(self) -> bool:
         """The source says that it is what it was when the last run loaded it; there are no rows then."""
 

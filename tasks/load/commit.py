@@ -17,7 +17,7 @@ from tasks.load.strategy import Load
 from tasks.shrink import Shrink
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
-from tasks.state.ledger import Entry, read_entry, write_entry
+from tasks.state.ledger import Entry, earlier_parts, read_entry, write_entry
 from tasks.state.tables import windows
 from tasks.state.watermarks import Watermark, move_watermark
 
@@ -47,6 +47,7 @@ class Arrivals:
         shrink: what the source lost since the last snapshot it was compared with, or None.
         partial: the window has more, which another commit brings; this one leaves the watermark where it is.
         unchanged: the source says that it is what it was; that nothing came in means nothing.
+        began: target clock before the first row of a window that is read in parts, UTC; None of one that is not.
         unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
     """
 
@@ -68,6 +69,7 @@ class Arrivals:
     shrink: Shrink | None = None
     partial: bool = False
     unchanged: bool = False
+    began: datetime | None = None
     unreadable: int = 0
 
 
@@ -167,7 +169,7 @@ class Commit:
             rejected=arrivals.rejected + referenced,
             deduplicated=deduplicated,
         )
-        message = self._guard(counts, gone, total)
+        message = self._guard(connection, counts, gone, total)
         warned = late = 0
         if message is None:
             warned = self.warn(connection)
@@ -211,11 +213,11 @@ class Commit:
                     "some. Nothing was committed; the window is read again."
                 )
 
-    def _guard(self, counts: Counts, gone: int, total: int) -> str | None:
+    def _guard(self, connection: Connection, counts: Counts, gone: int, total: int) -> str | None:
         """Why this window must not be written, or None."""
         unreadable = self.arrivals.unreadable
         judged = replace(counts, extracted=counts.extracted - unreadable, rejected=counts.rejected - unreadable)
-        if judged.error_rate > self.abort_error_rate:
+        if judged.error_rate > self.abort_error_rate and self._whole_rate(connection, judged) > self.abort_error_rate:
             return (
                 f"{self.attempt}: {judged.rejected:,} of {judged.incoming:,} rows were rejected, more than the "
                 f"{self.abort_error_rate:.0%} at which a window is refused. Nothing but the dead letters was written. "
@@ -243,6 +245,12 @@ class Commit:
                 "whole; if it is, raise max_shrink for one run."
             )
         return None
+
+    def _whole_rate(self, connection: Connection, counts: Counts) -> float:
+        """The error rate of the window so far: its last part may be a single row, and that a bad one."""
+        if self.arrivals.began is None:
+            return counts.error_rate
+        return (counts + earlier_parts(connection, self.attempt, self.arrivals.began)).error_rate
 
     def _balance(self, counts: Counts, classes: Classes, gone: int) -> Counts:
         """The whole sum. A deletion that is derived from what did not come in is a change that was added.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from tasks.counts import Counts
 from tasks.state.attempts import Attempt, Status
@@ -81,16 +81,35 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
     )
 
 
-def last_position(connection: Connection, attempt: Attempt) -> str | None:
-    """Where an explicit run over the attempt's very window was left; None where it was read to its end, or never."""
-    bounds = zip((runs.c.window_start, runs.c.window_end), (attempt.window.start, attempt.window.end), strict=True)
+def last_position(connection: Connection, attempt: Attempt, contract: str) -> str | None:
+    """Where a run over the attempt's very window was left; None where it was read to its end, or never.
+
+    Args:
+        connection: to the target.
+        attempt: at the window.
+        contract: fingerprint; what another contract has judged is read anew.
+    """
     newest = (
         select(runs.c.status, runs.c.position)
-        .where(runs.c.pipeline == attempt.pipeline, runs.c.kind == "explicit")
-        .where(runs.c.status.in_(("committed", "partial")))
-        .where(*(column.is_(None) if bound is None else column == bound for column, bound in bounds))
+        .where(*_of_window(attempt), runs.c.status.in_(("committed", "partial")), runs.c.contract == contract)
         .order_by(runs.c.finished_at.desc())
         .limit(1)
     )
     row = connection.execute(newest).one_or_none()
     return row.position if row is not None and row.status == "partial" else None
+
+
+def earlier_parts(connection: Connection, attempt: Attempt, began: datetime) -> Counts:
+    """What has been committed of the attempt's window since its reading began (UTC)."""
+    names = ("extracted", "added", "rejected")
+    sums = (func.coalesce(func.sum(runs.c[name]), 0).label(name) for name in names)
+    parts = select(*sums).where(*_of_window(attempt), runs.c.status == "partial", runs.c.started_at >= began)
+    row = connection.execute(parts).one()._mapping
+    return Counts(**{name: int(row[name]) for name in names})
+
+
+def _of_window(attempt: Attempt) -> list[ColumnElement[bool]]:
+    """Whether a ledger row is about the attempt's very window, in a run of its kind."""
+    bounds = zip((runs.c.window_start, runs.c.window_end), (attempt.window.start, attempt.window.end), strict=True)
+    same = [column.is_(None) if bound is None else column == bound for column, bound in bounds]
+    return [runs.c.pipeline == attempt.pipeline, runs.c.kind == attempt.kind, *same]

@@ -15,7 +15,7 @@ The migrations in `migrations/` make them; a test holds the two against each oth
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import EXACT_TEXT, UtcDateTime
 from tasks.counts import Counts
 
 metadata = MetaData()
@@ -48,7 +48,7 @@ parents = Table(
     "etl_parents",
     metadata,
     Column("pipeline", String(255), primary_key=True),
-    Column("parent", String(255), primary_key=True, comment="What its children are asked for by"),
+    Column("parent", EXACT_TEXT, primary_key=True, comment="What its children are asked for by"),
     Column("watermark", UtcDateTime, comment="Highest cursor of its children"),
     Column("covered_until", UtcDateTime, nullable=False, comment="Source time below which none of them can change"),
 )

@@ -352,7 +352,10 @@ def test_neither_many_parents_nor_many_pages_of_one_are_held_at_once(serve: Serv
         ({"parents": ApiExtract("shop", "/orders", cursor="at")}, "children change without their parent"),
         ({"parents": ApiExtract("shop", "/orders", deleted="gone")}, "the parents are not loaded"),
         ({"parents": ApiExtract("shop", "/orders", conditional=True)}, "of many parents"),
-        ({"children": replace(CHILDREN, split=timedelta(hours=1), concurrency=2)}, "Leave that of the children at 1"),
+        (
+            {"children": replace(CHILDREN, end_param="until", split=timedelta(hours=1), concurrency=2)},
+            "Leave that of the children at 1",
+        ),
         ({"concurrency": 0}, "concurrency is positive"),
         ({"max_failed": 1.5}, "a share from 0 to 1, got 1.5"),
     ],

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tasks.errors import SourceError, SourceUnavailable
+from tasks.errors import ConfigError, SourceError, SourceUnavailable, TargetUnavailable
 from tasks.extract.http.pages.numbered import Keyset, Offset, PageNumber
 from tasks.extract.http.pages.paginators import Cursor, Paginator
 from tasks.load.append import Append
+from tasks.load.commit import Commit
 from tasks.load.replace import Replace
+from tasks.load.strategy import Load
 from tasks.pipeline import run_pipeline
 from tests.conftest import Databases
 from tests.extract.shop import BY_TIME, DAY, HOUR, WHOLE, Serve, changed, ids, record
@@ -273,3 +275,90 @@ def test_a_walk_of_1000_pages_killed_at_page_600_asks_for_450_more_at_most(postg
     assert ids(postgresql.target) == list(range(10_000))
     print(f"{len(server.seen) - asked} requests after the kill")
     assert len(server.seen) - asked <= 450
+
+
+class FailingCommit:
+    """The target breaks off at the commits of these numbers, once each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+        self.numbers, self.count = set(numbers), 0
+        commit = Commit._commit
+
+        def broken(this: Commit, connection: Any) -> Any:
+            self.count += 1
+            if self.count in self.numbers:
+                raise TargetUnavailable("the target broke off")
+            return commit(this, connection)
+
+        monkeypatch.setattr(Commit, "_commit", broken)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 6])
+@pytest.mark.parametrize("load", [WHOLE.load, Replace("target", "fct_records", ["id"])])
+def test_what_a_failed_commit_would_have_written_is_read_again_by_the_next_attempt(
+    databases: Databases, serve: Serve, monkeypatch: pytest.MonkeyPatch, load: Load, number: int
+) -> None:
+    """Also at the end of a window, where nothing is left to go on with, and in a run that is not the first."""
+    api = PagedApi([record(number) for number in range(100)])
+    serve(api)
+    pipeline = replace(WHOLE, load=load, max_attempts=2)
+    run_pipeline(pipeline)
+    api.records += [record(number) for number in range(100, 210)]
+    FailingCommit(monkeypatch, number)
+    report = run_pipeline(pipeline)
+    assert report.counts.inserted == 110
+    assert ids(databases.target) == list(range(210))
+
+
+def test_a_load_that_takes_everything_begins_anew_where_another_broke_off(databases: Databases, serve: Serve) -> None:
+    failing = Failing(10)
+    serve(PagedApi([record(number) for number in range(200)], before=failing))
+    with pytest.raises(SourceUnavailable):
+        run_pipeline(WHOLE)
+    failing.mend()
+    counts = run_pipeline(replace(WHOLE, load=Replace("target", "fct_records", key=["id"]))).counts
+    assert (counts.extracted, counts.deleted) == (200, 0)
+    assert ids(databases.target) == list(range(200))
+
+
+def test_the_error_rate_is_that_of_the_window_and_not_of_its_last_part(databases: Databases, serve: Serve) -> None:
+    serve(PagedApi([*(record(number) for number in range(40)), {"id": 40, "at": "never"}]))
+    counts = run_pipeline(WHOLE).counts
+    assert (counts.inserted, counts.rejected) == (40, 1)
+
+
+def test_a_window_left_under_another_cursor_is_not_finished_but_planned_anew(
+    databases: Databases, serve: Serve
+) -> None:
+    failing = Failing(10)
+    serve(PagedApi([record(number, 1) | {"changed": record(number, 2)["at"]} for number in range(200)], before=failing))
+    with pytest.raises(SourceUnavailable):
+        run_pipeline(WHOLE)
+    failing.mend()
+    report = run_pipeline(BY_TIME)
+    assert report.counts.extracted == 200
+    assert report.covered_until == DAY + 24 * HOUR
+
+
+def test_an_explicit_window_that_another_contract_began_is_read_anew(databases: Databases, serve: Serve) -> None:
+    failing = Failing(10)
+    serve(PagedApi([record(number, 1) for number in range(200)], before=failing))
+    with pytest.raises(SourceUnavailable):
+        run_pipeline(BY_TIME, DAY, DAY + 2 * HOUR)
+    failing.mend()
+    mended = replace(BY_TIME, transform=lambda frame: frame.assign(id=frame["id"] + 1_000))
+    assert run_pipeline(mended, DAY, DAY + 2 * HOUR).counts.extracted == 200
+
+
+def test_what_another_kind_of_extract_left_is_passed_over(databases: Databases, serve: Serve) -> None:
+    serve(PagedApi([record(number) for number in range(20)]))
+    run_pipeline(WHOLE)
+    for position in ("0/16B3748", "123", "[1]", '{"children": null}'):
+        with databases.target.begin() as connection:
+            connection.execute(text("UPDATE etl_watermarks SET position = :position"), {"position": position})
+        assert run_pipeline(WHOLE).counts.unchanged == 20
+
+
+def test_replace_with_a_cursor_is_refused_since_it_would_delete_what_lies_outside_the_window() -> None:
+    with pytest.raises(ConfigError, match="only a window of 'number' comes in"):
+        run_pipeline(replace(BY_TIME, load=Replace("target", "fct_records", key=["id"])))

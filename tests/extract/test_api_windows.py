@@ -192,6 +192,13 @@ def test_split_windows_come_in_order_with_all_their_pages(databases: Databases, 
     assert since == {f"2013-01-08T{hour:02}:00:00Z" for hour in (0, 6, 12, 18)}
 
 
+def test_a_record_on_the_border_of_two_split_windows_has_not_moved(databases: Databases, serve: Serve) -> None:
+    """The API includes both bounds, so that it comes with either."""
+    serve(Capped([record(number, number) for number in range(24)], 1_000))
+    pipeline = changed(CAPPED, max_results=None, split=6 * HOUR, unique=["id"])
+    assert run_pipeline(pipeline).counts.inserted == 24
+
+
 def test_a_split_window_is_gone_on_with_in_its_leg(databases: Databases, serve: Serve) -> None:
     def api(seen: Seen) -> Reply:
         if seen.target.startswith("/clock"):
@@ -340,6 +347,20 @@ def test_a_tombstone_older_than_the_row_deletes_nothing(databases: Databases, se
     assert ids(databases.target) == [1]
 
 
+def test_a_tombstone_whose_time_cannot_be_read_is_a_dead_letter_and_deletes_nothing(
+    databases: Databases, serve: Serve
+) -> None:
+    pipeline = changed(BY_TIME, deleted="gone")
+    api = PagedApi([record(number, 5) for number in range(4)])
+    api.before = lambda seen: Reply(NOW) if seen.target.startswith("/clock") else None
+    serve(api)
+    run_pipeline(pipeline)
+    api.records[:2] = [{"id": 0, "at": None, "gone": True}, {"id": 1, "at": "nonsense", "gone": True}]
+    counts = run_pipeline(pipeline, full_refresh=True).counts
+    assert (counts.rejected, counts.deleted) == (2, 0)
+    assert ids(databases.target) == [0, 1, 2, 3]
+
+
 def test_of_a_row_and_its_tombstone_in_one_window_the_newer_counts(databases: Databases, serve: Serve) -> None:
     pipeline = changed(BY_TIME, deleted="gone")
     api = PagedApi([record(1, 5) | {"gone": True}, record(1, 3), record(2, 3) | {"gone": True}, record(2, 5)])
@@ -399,12 +420,13 @@ def test_a_record_that_moved_and_changed_is_handed_on_and_the_newer_one_counts(
     [
         ({"split": HOUR}, "without a start_param"),
         ({"max_results": 10}, "without a start_param"),
+        ({"cursor": "at", "start_param": "since", "max_results": 10}, "and an end_param"),
         ({"concurrency": 2}, "nothing to ask for at once"),
         ({"conditional": True, "paginator": PageNumber()}, "there are many"),
         ({"conditional": True, "cursor": "at"}, "would be missed"),
         ({"concurrency": 0}, "are positive"),
         ({"checkpoint": 0}, "are positive"),
-        ({"cursor": "at", "start_param": "since", "split": timedelta(0)}, "are positive"),
+        ({"cursor": "at", "start_param": "since", "end_param": "until", "split": timedelta(0)}, "are positive"),
         ({"cursor": "at", "start_param": "since", "conditional": True}, "there are many"),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from tasks.extract.http.pages.place import Place
+from tasks.extract.http.pages.place import Place, read_position
 from tasks.window import Window, to_utc
 
 
@@ -74,7 +74,7 @@ class KeptChildren:
     @classmethod
     def parse(cls, position: str | None) -> Self:
         """What `str` made; nothing of None, or of what another extract left."""
-        place = json.loads(position).get("children") if position else None
+        place = read_position(position).get("children")
         return cls(place and ChildrenPlace.of(place))
 
     def __str__(self) -> str:

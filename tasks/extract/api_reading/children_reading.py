@@ -113,7 +113,9 @@ class ChildrenReading:
             # Not while too many were refused: what follows decides whether that is an error.
             if pages is not None and read >= pages and not self._too_many:
                 place = self._place_behind(item.parent)
-                break
+                if place.page is None or place.page.keepable:
+                    break
+                place = None
         else:
             self._visited += self._parents.passed_over
             if self._too_many:
@@ -123,7 +125,8 @@ class ChildrenReading:
                     "Check the path of the children, and what the credentials may see."
                 )
         self.kept = KeptChildren(place)
-        self.position = str(self.kept)
+        # At its end it goes on nowhere either: what is left then is what any other window leaves, too.
+        self.position = None if place is None else str(self.kept)
 
     def remember(self, connection: Connection) -> None:
         """Write how far each parent has come; inside the commit."""

@@ -94,6 +94,11 @@ class ApiPart:
         return self.reading.highest
 
     @property
+    def began(self) -> datetime:
+        """See `Part.began`."""
+        return self.reading.began
+
+    @property
     def unchanged(self) -> bool:
         """See `Part.unchanged`."""
         return self.reading.unchanged

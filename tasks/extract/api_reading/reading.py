@@ -21,7 +21,7 @@ from tasks.extract.http.pages.place import Kept, Place
 from tasks.extract.http.pages.walk import Visit, Walk
 from tasks.extract.http.parallel import in_order
 from tasks.extract.http.request import Request
-from tasks.extract.http.times import step
+from tasks.extract.http.times import EPOCH, step
 from tasks.window import Window, later
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class ApiReading:
         contract: str = "",
     ) -> None:
         place = kept.place
-        self._begun = place if place is not None and place.window == window else None
+        self._restarted = place is not None and place.window == window and place.declared != extract.fingerprint
+        self._begun = place if place is not None and place.window == window and not self._restarted else None
         self.window = window
         self.began = self._begun.began if self._begun else opened_at
         self.highest = self._begun.highest if self._begun else None
@@ -87,7 +88,6 @@ class ApiReading:
         self._walk = Walk(client, extract.shaped, extract.paginator, 1 if extract.split else extract.concurrency)
         self._contract = contract
         self._drift = Drift(extract.unique, extract.on_drift)
-        self._restarted = False
         self.pages = 0
         self._left = self._read()
 
@@ -99,20 +99,23 @@ class ApiReading:
         with self._extract.named(self._where):
             for piece in self._left:
                 for visit in piece.visits:
-                    yield from self._rows(visit)
+                    yield from self._rows(visit, piece.leg)
                     read += 1
                 last = piece.ended and piece.leg.end == self.window.end
                 if pages is not None and read >= pages and not last:
                     place = self._place_after(piece)
-                    break
+                    if place.keepable:
+                        break
+                    place = None
         self.kept = replace(self.kept, place=place)
-        self.position = str(self.kept)
+        # At its end it goes on nowhere either: what is left then is what any other window leaves, too.
+        self.position = None if place is None else str(self.kept)
 
     def notices(self) -> Sequence[Notice]:
         """What happened since it was last asked for, if anything did."""
         told = []
         if self._restarted:
-            text = "the page where the last run ended is not what it was any more; the window was begun anew."
+            text = "the declaration, or the page where the last run ended, has changed; the window was begun anew."
             told.append(Notice("etl.walk.restarted", text, {"window": str(self.window)}))
         if self._drift.passed_over:
             rows = self._drift.passed_over
@@ -190,8 +193,11 @@ class ApiReading:
                 f"{count:,} records came for a window without start or end, as many as max_results says the API gives "
                 "at most, and it cannot be halved. Declare initial=…, or run with a start."
             )
-        middle = leg.start + (leg.end - leg.start) // 2 // shortest * shortest
-        if middle in (leg.start, leg.end):
+        # Between two parameters that differ, whole steps from the epoch on.
+        middle = EPOCH + (leg.start + (leg.end - leg.start) / 2 - EPOCH) // shortest * shortest
+        if middle <= leg.start:
+            middle += shortest
+        if middle >= leg.end:
             raise SourceError(
                 f"{count:,} records came for {leg}, as many as max_results says the API gives at most, and no shorter "
                 "window can be asked for. Ask by a finer param_format, or in parts by another parameter."
@@ -209,7 +215,7 @@ class ApiReading:
                 again = self._walk.visit(begun.request)
                 if again.page.fingerprint != begun.fingerprint:
                     raise _Moved
-                for _ in self._rows(again):
+                for _ in self._rows(again, begun.leg):
                     pass
                 following = again.following()
                 if following is None:
@@ -229,22 +235,36 @@ class ApiReading:
             return
         yield from self._page_by_page(begun.leg, _chained(first, visits))
 
-    def _rows(self, visit: Visit) -> Iterator[pa.Table]:
+    def _rows(self, visit: Visit, leg: Window) -> Iterator[pa.Table]:
+        """What lies in the leg: where bounds are included, the next leg brings the same records again."""
         extract = self._extract
         self.pages += 1
         for rows in visit.page.tables():
-            rows = extract.inside(rows, self.window, self._where)
+            rows = extract.inside(rows, leg, self._where)
             rows = self._drift.without_repeated(rows, self.pages, f"{self._where}, {shown(visit.request.url)}")
             if rows.num_rows == 0:
                 continue
             if extract.cursor is not None:
                 self.highest = later(self.highest, pc.max(cursor_values(rows, extract.cursor, self._where)).as_py())
-            yield rows if extract.deleted is None else _with_operations(rows, extract.deleted)
+            yield rows if extract.deleted is None else self._with_operations(rows, extract.deleted)
+
+    def _with_operations(self, rows: pa.Table, deleted: str) -> pa.Table:
+        """`rows` as changes: those whose field `deleted` says so are deletes.
+
+        But for one whose cursor cannot be read: whether it is older than the row it is about nobody knows, so that it
+        is judged as any row is.
+        """
+        gone = [_says_so(value) for value in rows.column(deleted).to_pylist()] if deleted in rows.column_names else []
+        if self._extract.cursor is not None and gone:
+            known = cursor_values(rows, self._extract.cursor, self._where).is_valid().to_pylist()
+            gone = [one and dated for one, dated in zip(gone, known, strict=True)]
+        operations = ["delete" if one else "update" for one in gone] or ["update"] * rows.num_rows
+        return rows.append_column(OPERATION, pa.array(operations))
 
     def _conditional(self) -> Iterator[_Piece]:
         """The one answer of the API, unless it is still the one that the last run has loaded."""
         request = self._first(self.window)
-        asked = f"{request.identity.hex()} {self._contract}"
+        asked = f"{request.identity.hex()} {self._extract.fingerprint} {self._contract}"
         known = self.kept.validators or {}
         if known.get("asked") == asked:
             headers = {name: known[kept] for kept, name in _CONDITIONS.items() if kept in known}
@@ -264,6 +284,7 @@ class ApiReading:
         return Place(
             window=self.window,
             leg=piece.leg,
+            declared=self._extract.fingerprint,
             asked=self._first(piece.leg).identity.hex(),
             request=None if piece.ended else last.request,
             following=None if piece.ended else last.following(),
@@ -283,13 +304,6 @@ _CONDITIONS = {"etag": "If-None-Match", "last_modified": "If-Modified-Since"}
 def _chained(first: Visit, rest: Iterator[Visit]) -> Iterator[Visit]:
     yield first
     yield from rest
-
-
-def _with_operations(rows: pa.Table, deleted: str) -> pa.Table:
-    """`rows` as changes: those whose field `deleted` says so are deletes."""
-    gone = [_says_so(value) for value in rows.column(deleted).to_pylist()] if deleted in rows.column_names else []
-    operations = ["delete" if one else "update" for one in gone] or ["update"] * rows.num_rows
-    return rows.append_column(OPERATION, pa.array(operations))
 
 
 def _says_so(value: object) -> bool:

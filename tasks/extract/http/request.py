@@ -74,7 +74,7 @@ class Request:
     def kept(self) -> dict[str, Any]:
         """This request as JSON, to ask it again in another run; secrets that a source's link repeats are left out."""
         params = [(name, value) for name, value in self.url.params.multi_items() if not is_secret(value)]
-        url = self.url
+        url = self.url.copy_with(userinfo=b"")
         if len(params) < len(url.params.multi_items()):
             url = url.copy_with(params=params)
         return {"url": str(url), "body": self.body}

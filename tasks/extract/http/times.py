@@ -11,7 +11,7 @@ from tasks.extract.http.request import Value
 TimeFormat = Literal["iso", "date", "epoch", "epoch_ms"]
 """ISO 8601 text (UTC where it has no zone), its date alone, or seconds or milliseconds since 1970-01-01T00:00Z."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = pa.timestamp("us", "UTC")
 _STEPS: dict[TimeFormat, timedelta] = {
     "iso": timedelta(seconds=1),
@@ -28,12 +28,12 @@ def step(form: TimeFormat) -> timedelta:
 
 def written(moment: datetime, form: TimeFormat, *, up: bool = False) -> Value:
     """`moment` as a parameter, rounded down to a whole step of the form, or up."""
-    whole = (moment - _EPOCH) // _STEPS[form]
-    if up and _EPOCH + whole * _STEPS[form] < moment:
+    whole = (moment - EPOCH) // _STEPS[form]
+    if up and EPOCH + whole * _STEPS[form] < moment:
         whole += 1
     if form in ("epoch", "epoch_ms"):
         return whole
-    rounded = (_EPOCH + whole * _STEPS[form]).replace(tzinfo=None)
+    rounded = (EPOCH + whole * _STEPS[form]).replace(tzinfo=None)
     return rounded.date().isoformat() if form == "date" else rounded.isoformat() + "Z"
 
 
@@ -56,6 +56,6 @@ def _time(value: object, per_second: int) -> datetime | None:
     if isinstance(value, bool):
         return None
     try:
-        return _EPOCH + timedelta(microseconds=int(Decimal(str(value)) * (1_000_000 // per_second)))
+        return EPOCH + timedelta(microseconds=int(Decimal(str(value)) * (1_000_000 // per_second)))
     except (InvalidOperation, OverflowError, ValueError):
         return None

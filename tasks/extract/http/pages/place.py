@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from tasks.errors import holds_secret
 from tasks.extract.http.request import Request
 from tasks.window import Window, to_utc
 
@@ -16,7 +17,8 @@ class Place:
     Attributes:
         window: what is being read; half-open, UTC.
         leg: the part of it that a walk of its own reads.
-        asked: fingerprint of the leg's first request, hexadecimal: another declaration begins anew.
+        declared: fingerprint of the extract, hexadecimal: another declaration begins anew.
+        asked: fingerprint of the leg's first request, hexadecimal; it holds the API's address, too.
         request: what brought the last page; None where the leg has been read to its end.
         following: what comes after it.
         fingerprint: of that page.
@@ -26,6 +28,7 @@ class Place:
 
     window: Window
     leg: Window
+    declared: str
     asked: str
     request: Request | None
     following: Request | None
@@ -33,12 +36,18 @@ class Place:
     began: datetime
     highest: datetime | None
 
+    @property
+    def keepable(self) -> bool:
+        """Whether no secret is in it. A link of the source's may hold one where it cannot be left out."""
+        return not holds_secret(json.dumps(self.kept()))
+
     @classmethod
     def of(cls, kept: dict[str, Any]) -> Self:
         """What `kept` made."""
         return cls(
             window=Window.parse(*kept["window"]),
             leg=Window.parse(*kept["leg"]),
+            declared=kept["declared"],
             asked=kept["asked"],
             request=kept["request"] and Request.of(kept["request"]),
             following=kept["following"] and Request.of(kept["following"]),
@@ -52,6 +61,7 @@ class Place:
         return {
             "window": _bounds(self.window),
             "leg": _bounds(self.leg),
+            "declared": self.declared,
             "asked": self.asked,
             "request": self.request and self.request.kept(),
             "following": self.following and self.following.kept(),
@@ -76,13 +86,22 @@ class Kept:
     @classmethod
     def parse(cls, position: str | None) -> Self:
         """What `str` made; nothing of None."""
-        kept = json.loads(position) if position else {}
+        kept = read_position(position)
         place = kept.get("place")
         return cls(place and Place.of(place), kept.get("validators"))
 
     def __str__(self) -> str:
         kept = {"place": self.place and self.place.kept(), "validators": self.validators}
         return json.dumps({name: value for name, value in kept.items() if value})
+
+
+def read_position(position: str | None) -> dict[str, Any]:
+    """What an API's reading left; nothing of None, or of what another kind of extract left."""
+    try:
+        kept = json.loads(position or "{}")
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _bounds(window: Window) -> list[str | None]:

@@ -7,18 +7,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Engine, text
 
 from tasks.errors import ConfigError, SourceError, SourceUnavailable, TargetUnavailable
+from tasks.extract.http.auth.credentials import Bearer
 from tasks.extract.http.pages.numbered import Keyset, Offset, PageNumber
-from tasks.extract.http.pages.paginators import Cursor, Paginator
+from tasks.extract.http.pages.paginators import Cursor, NextUrl, Paginator
 from tasks.load.append import Append
 from tasks.load.commit import Commit
 from tasks.load.replace import Replace
 from tasks.load.strategy import Load
 from tasks.pipeline import run_pipeline
+from tasks.secret import Secret
 from tests.conftest import Databases
 from tests.extract.shop import BY_TIME, DAY, HOUR, WHOLE, Serve, changed, ids, record
 from tests.paged_api import PagedApi
@@ -319,6 +322,29 @@ def test_a_load_that_takes_everything_begins_anew_where_another_broke_off(databa
     counts = run_pipeline(replace(WHOLE, load=Replace("target", "fct_records", key=["id"]))).counts
     assert (counts.extracted, counts.deleted) == (200, 0)
     assert ids(databases.target) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "parts"), [("/%s/number?page={}", 1), ("/number?page={}&auth=Bearer%%20%s", 5)], ids=["path", "query"]
+)
+def test_a_place_that_would_hold_a_secret_is_not_kept(
+    databases: Databases, serve: Serve, monkeypatch: pytest.MonkeyPatch, hidden: str, parts: int
+) -> None:
+    """The source's own links repeat the key, in the path, or where it can be left out."""
+    secret = "sup3r/s3cret+pw"
+    monkeypatch.setenv("TIDEGATE_SECRET_SHOP", secret)
+    link = hidden % quote(secret, safe="")
+
+    def page(seen: Seen) -> Reply:
+        number = int(seen.params.get("page", 1))
+        return Reply({"rows": [record(number)], "next": link.format(number + 1) if number < 20 else None})
+
+    serve(page)
+    report = run_pipeline(changed(WHOLE, paginator=NextUrl("next"), auth=Bearer(Secret("shop"))))
+    assert len(report.windows) == parts and report.counts.inserted == 20
+    with databases.target.connect() as connection:
+        kept = connection.execute(text("SELECT position FROM etl_runs")).scalars().all()
+    assert "s3cret" not in str(kept)
 
 
 def test_the_error_rate_is_that_of_the_window_and_not_of_its_last_part(databases: Databases, serve: Serve) -> None:

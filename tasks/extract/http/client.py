@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
@@ -102,6 +103,8 @@ class HttpClient:
                 verify=_trusted(),
                 event_hooks={"request": [_remember_headers, self._before], "response": [self._after]},
             )
+            # None are kept: one jar would serve the API and the endpoint its tokens come from.
+            self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         except UnicodeEncodeError:
             raise ConfigError(
                 f"A header for {self.base_url.host} holds a character outside ASCII. Check how it was copied."

@@ -424,3 +424,11 @@ def test_a_path_into_the_body_takes_keys_indexes_and_keys_with_dots() -> None:
 def test_a_retry_of_no_attempts_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="attempts=0"):
         Retry(attempts=0)
+
+
+def test_no_cookie_is_kept_since_the_next_request_may_be_for_another_server() -> None:
+    cookie = {"Set-Cookie": "session=abcd-efgh; Path=/"}
+    with ScriptedServer({PATH: [Reply({"rows": []}, headers=cookie)]}) as server, HttpClient(server.url) as client:
+        client.get_json(PATH)
+        client.get_json(PATH)
+    assert all("cookie" not in seen.headers for seen in server.seen)

@@ -90,13 +90,15 @@ def last_position(connection: Connection, attempt: Attempt, contract: str) -> st
         contract: fingerprint; what another contract has judged is read anew.
     """
     newest = (
-        select(runs.c.status, runs.c.position)
-        .where(*_of_window(attempt), runs.c.status.in_(("committed", "partial")), runs.c.contract == contract)
+        select(runs.c.status, runs.c.position, runs.c.contract)
+        .where(*_of_window(attempt), runs.c.status.in_(("committed", "partial")))
         .order_by(runs.c.finished_at.desc())
         .limit(1)
     )
     row = connection.execute(newest).one_or_none()
-    return row.position if row is not None and row.status == "partial" else None
+    if row is None or (row.status, row.contract) != ("partial", contract):
+        return None
+    return str(row.position)
 
 
 def earlier_parts(connection: Connection, attempt: Attempt, began: datetime) -> Counts:

@@ -374,6 +374,8 @@ def test_an_explicit_window_that_another_contract_began_is_read_anew(databases: 
     failing.mend()
     mended = replace(BY_TIME, transform=lambda frame: frame.assign(id=frame["id"] + 1_000))
     assert run_pipeline(mended, DAY, DAY + 2 * HOUR).counts.extracted == 200
+    # And what it has since read whole is not gone on with by the first.
+    assert run_pipeline(BY_TIME, DAY, DAY + 2 * HOUR).counts.extracted == 200
 
 
 def test_what_another_kind_of_extract_left_is_passed_over(databases: Databases, serve: Serve) -> None:

@@ -27,7 +27,7 @@ from tasks.streaming import stream
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
 from tasks.transform.references import ReferenceCheck
-from tasks.window import Window, later
+from tasks.window import Window
 
 
 class WindowRun:
@@ -156,7 +156,7 @@ class WindowRun:
         if null_cursors:
             say_null_cursors(self.pipeline, null_cursors)
         return Arrivals(
-            **{**vars(streamed), "watermark": later(streamed.watermark, part.highest) if part else streamed.watermark},
+            **{**vars(streamed), "watermark": part.highest if part else streamed.watermark},
             opened_at=opened_at,
             read_at=self._clock(),
             position=chunk.position,

@@ -26,7 +26,7 @@ from tasks.extract.http.answers import NOT_MODIFIED, Answer, Refused, shown
 from tasks.extract.http.origin import checked_url, same_origin
 from tasks.extract.http.pace.pauses import pause
 from tasks.extract.http.pace.rate import RateLimit
-from tasks.extract.http.pace.retry import Broken, Retry
+from tasks.extract.http.pace.retry import RETRIED, Broken, Retry
 from tasks.extract.http.pace.waiting import Waiting
 from tasks.extract.http.parallel import wait
 from tasks.extract.http.request import Params, Request
@@ -36,7 +36,6 @@ from tasks.extract.http.shapes.shape import Shape
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=60)
 
-_RETRIED = frozenset({408, 425, 429})
 _REDIRECTS_WITH_BODY = frozenset({307, 308})
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAX_REDIRECTS = 10
@@ -221,7 +220,7 @@ class HttpClient:
     def _answer(self, response: httpx.Response, reader: Reader) -> Answer:
         status = response.status_code
         summary = f"{status} {response.reason_phrase}".strip()
-        if status in _RETRIED or status >= 500:
+        if status in RETRIED or status >= 500:
             raise Broken(f"{summary}: {beginning(response)}", pause(response.headers, self._clock()))
         if status == NOT_MODIFIED and not _CONDITIONS.isdisjoint(response.request.headers):
             return Answer(response.url, response.headers, None, status)

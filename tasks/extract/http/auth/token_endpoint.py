@@ -12,7 +12,7 @@ import httpx
 
 from tasks.errors import ConfigError, SourceError
 from tasks.extract.http.answers import Answer, shown
-from tasks.extract.http.pace.retry import Broken, retry_after
+from tasks.extract.http.pace.retry import RETRIED, Broken, retry_after
 from tasks.extract.http.shapes.bodies import Body
 from tasks.extract.http.shapes.json_text import whole
 from tasks.secret import remember_forms
@@ -21,7 +21,6 @@ _T = TypeVar("_T")
 Asking = Generator[httpx.Request, httpx.Response, _T]
 """Yields requests, is sent their responses, and returns something."""
 
-_LATER = frozenset({408, 425, 429})
 _TOKENS = ("access_token", "refresh_token", "id_token")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -94,7 +93,7 @@ def ask(request: httpx.Request, now: datetime, remedy: Mapping[str, str]) -> Ask
     response.read()
     endpoint, status = shown(request.url), response.status_code
     summary = f"{status} {response.reason_phrase}".strip()
-    if status in _LATER or status >= 500:
+    if status in RETRIED or status >= 500:
         raise Broken(f"{summary} of the token endpoint {endpoint}", retry_after(response.headers, now))
     if 300 <= status < 400:
         raise TokenRefused(

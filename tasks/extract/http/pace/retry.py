@@ -8,6 +8,9 @@ from email.utils import parsedate_to_datetime
 
 from tasks.errors import ConfigError
 
+RETRIED = frozenset({408, 425, 429})
+"""Statuses below 500 that may go better next time."""
+
 
 class Broken(Exception):
     """An attempt that may go better next time; `retry_after` is what the source asks to wait, in seconds."""

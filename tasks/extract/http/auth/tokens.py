@@ -6,6 +6,7 @@ its time-outs, and its retries: a token endpoint that is down fails the attempt,
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -77,7 +78,7 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenAuth(httpx.Auth):
+class TokenAuth(httpx.Auth, ABC):
     """Authentication by an access token, which `_granted` gets.
 
     Attributes:
@@ -95,15 +96,16 @@ class TokenAuth(httpx.Auth):
             raise ConfigError(f"ahead={self.ahead!r} would use tokens that have expired. It is not negative.")
 
     @property
+    @abstractmethod
     def _endpoint(self) -> str:
         """The URL that grants tokens, or its path at the API's origin."""
-        raise NotImplementedError
 
     @property
     def _header(self) -> tuple[str, str]:
         """The header that takes the token, and the scheme before it."""
         return "Authorization", "Bearer"
 
+    @abstractmethod
     def _granted(self, url: httpx.URL, asked: httpx.Request, rejected: AccessToken | None) -> Asking[AccessToken]:
         """Ask for a token.
 
@@ -112,7 +114,6 @@ class TokenAuth(httpx.Auth):
             asked: the API's request; only its time-outs and its User-Agent may be taken from it.
             rejected: a token that the API does not accept.
         """
-        raise NotImplementedError
 
     def auth_flow(self, request: httpx.Request) -> AuthFlow:
         """See `httpx.Auth.auth_flow`.

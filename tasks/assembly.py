@@ -10,7 +10,6 @@ from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.feed import Feed, Home, Resumable
-from tasks.load.target import target_table
 from tasks.observe.context import flow_run_id
 from tasks.state.feeds import feed_name
 from tasks.transform.contract import Contract
@@ -60,7 +59,7 @@ class Assembly:
             drops_rows=pipeline.drops_rows,
             adds_rows=pipeline.adds_rows,
         )
-        self.target = target_table(load, self.contract.columns)
+        self.target = load.target(self.contract.columns)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
 

@@ -12,8 +12,8 @@ from tasks.change_columns import Marker
 from tasks.counts import Counts
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
-from tasks.load.merge import Classes, Merge
 from tasks.load.strategy import Load
+from tasks.load.writer import Classes, Incoming
 from tasks.shrink import Shrink
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
@@ -151,17 +151,19 @@ class Commit:
             refuse_if_superseded(connection, attempt, arrivals.opened_at)
 
         referenced = self.reject(connection)
-        merge = Merge(
-            self.load,
-            self.target,
-            self.staged,
-            self.cursor,
-            self.rejected,
+        incoming = Incoming(
+            target=self.target,
+            staged=self.staged,
+            rejected=self.rejected,
+            cursor=self.cursor,
+            window=attempt.window,
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
+            ordered=attempt.kind == "changes",
         )
-        deduplicated = merge.deduplicate(connection)
-        gone, total = (0, 0) if arrivals.unchanged else merge.absent(connection)
+        writer = self.load.writer(incoming)
+        deduplicated = writer.deduplicate(connection)
+        gone, total = (0, 0) if arrivals.unchanged else writer.absent(connection)
         counts = Counts(
             extracted=arrivals.extracted,
             added=arrivals.added,
@@ -170,15 +172,15 @@ class Commit:
             deduplicated=deduplicated,
         )
         message = self._guard(connection, counts, gone, total)
-        warned = late = 0
+        warned = late = written = 0
         if message is None:
             warned = self.warn(connection)
             if self.seen is not None:
                 times = (None, None) if arrivals.partial else (arrivals.watermark, arrivals.covered_until)
                 moved = self.seen.advanced(*times, arrivals.position)
                 move_watermark(connection, attempt.pipeline, self.seen, moved, now, str(attempt.window))
-            classes = merge.classify(connection)
-            merge.write(connection, classes, gone)
+            classes = writer.classify(connection)
+            written = writer.write(connection, classes, gone)
             self.remember(connection)
             counts, late = self._balance(counts, classes, gone), classes.late
         else:
@@ -200,6 +202,7 @@ class Commit:
             position=arrivals.position,
             late=late,
             null_cursors=arrivals.null_cursors,
+            written=written,
         )
         write_entry(connection, attempt, entry, self.dialect.clock(connection))
         return entry

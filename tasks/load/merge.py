@@ -4,13 +4,9 @@ Upsert, Append and Replace are this one merge. It first classifies every staged 
 what differs, and the number of rows written has to be the number classified.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
-
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Table,
     and_,
     case,
     delete,
@@ -28,63 +24,26 @@ from sqlalchemy import (
 
 from tasks.errors import ConservationError
 from tasks.load.strategy import Load
+from tasks.load.writer import Classes, Incoming
 from tasks.state.dead_letters import DELETED, ROW, key_columns
 
 
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """Staged rows by what the merge will do with them.
-
-    Attributes:
-        new: their key is not in the target.
-        changed: they differ from the target, and may be written over it.
-        deleted: they are gone from the source, and the target holds their key.
-        unchanged: the target holds them, letter for letter, or a delete finds nothing that it may delete.
-        stale: the target holds a newer version.
-        repeated: they differ from the target, but the strategy never writes over a row.
-        late: those of the new and changed ones that lie before what has been covered already.
-    """
-
-    new: int
-    changed: int
-    deleted: int
-    unchanged: int
-    stale: int
-    repeated: int
-    late: int
-
-
 class Merge:
-    """One merge; every method runs inside the commit's transaction.
+    """One merge; a `Writer`.
 
     Args:
         load: the strategy.
-        target: see `target_table`.
-        staged: see `staged_table`.
-        cursor: column that orders the versions of a row, or None.
-        rejected: the attempt's dead letters.
-        cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
-        passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
+        incoming: what has been staged.
     """
 
-    def __init__(
-        self,
-        load: Load,
-        target: Table,
-        staged: Table,
-        cursor: str | None,
-        rejected: Table,
-        *,
-        cleared_at: int | None = None,
-        passed: datetime | int | str | None = None,
-    ) -> None:
+    def __init__(self, load: Load, incoming: Incoming) -> None:
         self.load = load
-        self.target = target
-        self.staged = staged
-        self.cursor = cursor
-        self.rejected = rejected
-        self.cleared_at = cleared_at if load.deletes else None
-        self.passed = passed
+        self.target = target = incoming.target
+        self.staged = staged = incoming.staged
+        self.cursor = cursor = incoming.cursor
+        self.rejected = incoming.rejected
+        self.cleared_at = incoming.cleared_at if load.deletes else None
+        self.passed = incoming.passed
         self.whole = load.deletes_absent or self.cleared_at is not None
         self._columns = [column.name for column in target.columns]
         self._same_key = and_(*(target.c[name] == staged.c[name] for name in load.key))
@@ -167,12 +126,8 @@ class Merge:
         ).scalar_one()
         return gone, total
 
-    def write(self, connection: Connection, classes: Classes, gone: int) -> None:
-        """Write what `classify` and `absent` found.
-
-        Raises:
-            ConservationError: the database wrote another number of rows.
-        """
+    def write(self, connection: Connection, classes: Classes, gone: int) -> int:
+        """See `Writer.write`."""
         if classes.changed:
             changed = (
                 update(self.target)
@@ -199,6 +154,7 @@ class Merge:
             self._expect("deleted", connection.execute(deleted).rowcount, classes.deleted)
         if gone:
             self._expect("deleted", connection.execute(delete(self.target).where(self._did_not_come())).rowcount, gone)
+        return classes.changed + classes.new + classes.deleted + gone
 
     def _alive(self) -> list[ColumnElement[bool]]:
         return [~self._deleted] if DELETED in self.staged.c else []

@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+from sqlalchemy import Table
+
 from tasks.errors import ConfigError
+from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
+from tasks.load.target import target_table
+from tasks.load.writer import Incoming
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,11 @@ class Replace:
         object.__setattr__(self, "key", checked_key("Replace", self.table, self.key))
         if not 0 <= self.max_shrink <= 1:
             raise ConfigError(f"Replace into {self.table!r}: max_shrink is a share from 0 to 1, got {self.max_shrink}.")
+
+    def target(self, columns: pa.Schema) -> Table:
+        """See `Load.target`: the contract's columns, the key as primary key."""
+        return target_table(self.table, self.key, columns)
+
+    def writer(self, incoming: Incoming) -> Merge:
+        """See `Load.writer`."""
+        return Merge(self, incoming)

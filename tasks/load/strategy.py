@@ -1,4 +1,4 @@
-"""`Load`: what the merge asks of a write strategy.
+"""`Load`: what a commit asks of a write strategy.
 
 `Upsert`, `Append` and `Replace` are one merge (`merge.py`) with another scope and other rights; each class says
 only what it allows.
@@ -7,7 +7,11 @@ only what it allows.
 from collections.abc import Sequence
 from typing import Protocol
 
+import pyarrow as pa
+from sqlalchemy import Table
+
 from tasks.errors import ConfigError
+from tasks.load.writer import Incoming, Writer
 
 
 class Load(Protocol):
@@ -40,6 +44,12 @@ class Load(Protocol):
     @property
     def max_shrink(self) -> float:
         """Largest share of the target, 0 to 1, that one run may delete."""
+
+    def target(self, columns: pa.Schema) -> Table:
+        """The target table for a contract's columns; a field that is not nullable is NOT NULL."""
+
+    def writer(self, incoming: Incoming) -> Writer:
+        """What writes an attempt's rows."""
 
 
 def checked_key(strategy: str, table: str, key: Sequence[str]) -> tuple[str, ...]:

@@ -1,23 +1,26 @@
 """The target table and its staging: made from the contract, changed only by adding."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Column, Engine, MetaData, Table, inspect
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from tasks.column_types import sql_type
+from tasks.column_types import UtcDateTime, sql_type
 from tasks.dialects.dialect import Dialect
-from tasks.load.strategy import Load
-from tasks.state.dead_letters import DELETED, ROW
+from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
 
 
-def target_table(load: Load, columns: pa.Schema) -> Table:
+def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
     """The target as the contract declares it; its key is the primary key.
 
     Args:
-        load: names table and key.
+        table: `name` or `schema.name`.
+        key: names of key columns.
         columns: the contract's columns; a field that is not nullable is NOT NULL.
     """
-    schema, _, name = load.table.rpartition(".")
+    schema, _, name = table.rpartition(".")
     return Table(
         name,
         MetaData(),
@@ -25,9 +28,9 @@ def target_table(load: Load, columns: pa.Schema) -> Table:
             Column(
                 field.name,
                 sql_type(field.type),
-                primary_key=field.name in load.key,
+                primary_key=field.name in key,
                 autoincrement=False,
-                nullable=field.nullable and field.name not in load.key,
+                nullable=field.nullable and field.name not in key,
             )
             for field in columns
         ),
@@ -41,14 +44,15 @@ def staged_table(name: str, columns: pa.Schema, *, changes: bool = False) -> Tab
     Args:
         name: its name.
         columns: the contract's columns.
-        changes: rows may be deletes; `etl_deleted` tells which.
+        changes: rows may be deletes; `etl_deleted` tells which, and `etl_changed_at` when they changed.
     """
+    told: list[Column[Any]] = [Column(DELETED, Boolean, nullable=False), Column(CHANGED_AT, UtcDateTime)]
     return Table(
         name,
         MetaData(),
         Column(ROW, BigInteger, nullable=False),
         *(Column(field.name, sql_type(field.type), nullable=True) for field in columns),
-        *([Column(DELETED, Boolean, nullable=False)] if changes else []),
+        *(told if changes else []),
     )
 
 

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+from sqlalchemy import Table
+
+from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
+from tasks.load.target import target_table
+from tasks.load.writer import Incoming
 
 
 @dataclass(frozen=True)
@@ -27,3 +33,11 @@ class Upsert:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("Upsert", self.table, self.key))
+
+    def target(self, columns: pa.Schema) -> Table:
+        """See `Load.target`: the contract's columns, the key as primary key."""
+        return target_table(self.table, self.key, columns)
+
+    def writer(self, incoming: Incoming) -> Merge:
+        """See `Load.writer`."""
+        return Merge(self, incoming)

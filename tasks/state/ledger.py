@@ -28,6 +28,7 @@ class Entry:
         position: where a feed had come to, or None.
         late: rows that only the lookback caught.
         null_cursors: source rows that are in no window, having no cursor.
+        written: rows of the target that were inserted, updated or deleted; a change may be several in a history.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Entry:
     position: str | None = None
     late: int = 0
     null_cursors: int = 0
+    written: int = 0
 
 
 def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: datetime) -> None:
@@ -58,6 +60,7 @@ def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: dat
             position=entry.position,
             late=entry.late,
             null_cursors=entry.null_cursors,
+            written=entry.written,
             **entry.counts.as_dict(),
             **{f"{phase}_seconds": seconds for phase, seconds in entry.phases.items()},
         )
@@ -78,6 +81,7 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
         position=row["position"],
         late=row["late"] or 0,
         null_cursors=row["null_cursors"] or 0,
+        written=row["written"] or 0,
     )
 
 

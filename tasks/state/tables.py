@@ -103,6 +103,8 @@ runs = Table(
     Column("position", Text, comment="Where a feed had come to"),
     Column("late", BigInteger, comment="Rows that only the lookback caught"),
     Column("null_cursors", BigInteger, comment="Source rows that are in no window, having no cursor"),
+    Column("written", BigInteger, comment="Rows of the target that were inserted, updated or deleted"),
+    Column("overrides", Text, comment="Guards that were overridden for this run, and why; JSON"),
     Index("etl_runs_by_pipeline", "pipeline", "started_at"),
     Index("etl_runs_by_run", "run_id"),
 )

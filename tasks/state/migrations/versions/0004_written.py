@@ -1,0 +1,13 @@
+"""The ledger tells how many rows of the target were written, and which guards were overridden for a run."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Add both."""
+    op.add_column("etl_runs", sa.Column("written", sa.BigInteger))
+    op.add_column("etl_runs", sa.Column("overrides", sa.Text))

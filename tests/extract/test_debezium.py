@@ -70,6 +70,7 @@ def test_a_snapshot_then_only_what_changed_then_nothing(both: Databases) -> None
     assert run_pipeline(BOOKINGS).counts == Counts()
 
 
+@pytest.mark.slow
 def test_what_commits_while_the_snapshot_is_read_comes_once_and_in_order(both: Databases) -> None:
     execute(both.source, *(f"INSERT INTO bookings VALUES ({number}, 'A', 1)" for number in range(10)))
     pipeline = replace(BOOKINGS, transform=writes_once(both.source, "UPDATE bookings SET seat = 'B', price = 2"))
@@ -79,6 +80,7 @@ def test_what_commits_while_the_snapshot_is_read_comes_once_and_in_order(both: D
     assert rows(both.target) == rows(both.source, EVERYTHING)
 
 
+@pytest.mark.slow
 def test_keys_that_change_places_end_where_they_belong(both: Databases) -> None:
     execute(both.source, "INSERT INTO bookings VALUES (1, 'A', 1)", "INSERT INTO bookings VALUES (2, 'B', 2)")
     run_pipeline(BOOKINGS)
@@ -103,6 +105,7 @@ def test_truncate_empties_the_target_and_what_follows_is_loaded(both: Databases)
     assert rows(both.target) == [(2, "C", 2.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
 def test_a_long_value_that_an_update_left_alone_is_kept(source: Engine, target: Engine, identity: str) -> None:
     execute(
@@ -125,6 +128,7 @@ def test_a_long_value_that_an_update_left_alone_is_kept(source: Engine, target: 
     assert rows(target) == rows(source, EVERYTHING)
 
 
+@pytest.mark.slow
 def test_bytes_json_and_arrays_that_an_update_left_alone_are_kept(source: Engine, target: Engine) -> None:
     class Long(pa.DataFrameModel):
         id: int
@@ -149,6 +153,7 @@ def test_bytes_json_and_arrays_that_an_update_left_alone_are_kept(source: Engine
     assert rows(target, "SELECT x, j, a FROM long") == before and len(before[0][0]) == 64_000
 
 
+@pytest.mark.slow
 def test_the_row_before_comes_along_where_the_log_has_all_of_it(both: Databases) -> None:
     class Before(pa.DataFrameModel):
         id: int
@@ -169,6 +174,7 @@ def test_the_row_before_comes_along_where_the_log_has_all_of_it(both: Databases)
     assert rows(both.target, "SELECT id, seat, old_seat FROM fct_bookings") == [(1, "B", "A")]
 
 
+@pytest.mark.slow
 def test_changes_can_be_kept_as_events_with_their_place_and_time(both: Databases) -> None:
     class Change(pa.DataFrameModel):
         etl_position: str
@@ -192,6 +198,7 @@ def test_changes_can_be_kept_as_events_with_their_place_and_time(both: Databases
     assert before <= times[0] <= times[1] <= times[2] <= times[3] == times[5] <= datetime.now(UTC)
 
 
+@pytest.mark.slow
 def test_a_transaction_that_rolled_back_never_comes(both: Databases) -> None:
     run_pipeline(BOOKINGS)
     with both.source.connect() as connection:
@@ -206,6 +213,7 @@ def test_a_transaction_that_rolled_back_never_comes(both: Databases) -> None:
     assert rows(both.target) == [(2, "B", 1.0)]
 
 
+@pytest.mark.slow
 def test_a_chunk_ends_with_a_transaction_and_the_run_goes_on_with_the_next(both: Databases) -> None:
     pipeline = replace(BOOKINGS, extract=DebeziumExtract("source", "bookings", chunk=10, jars=MARIADB_JARS))
     run_pipeline(pipeline)
@@ -218,6 +226,7 @@ def test_a_chunk_ends_with_a_transaction_and_the_run_goes_on_with_the_next(both:
     assert rows(both.target, "SELECT count(*) FROM fct_bookings") == [(40,)]
 
 
+@pytest.mark.slow
 def test_the_slot_lets_go_of_the_log_also_when_the_table_is_quiet(source: Engine, target: Engine) -> None:
     run_pipeline(BOOKINGS)
     execute(source, "CREATE TABLE others AS SELECT repeat('x', 100) FROM generate_series(1, 20000)")
@@ -245,6 +254,7 @@ def test_debezium_never_moves_the_slot_past_what_is_committed(source: Engine, ta
     assert slot(source).confirmed_flush_lsn == rows(target, "SELECT position FROM etl_watermarks")[0][0] != before
 
 
+@pytest.mark.slow
 def test_a_table_altered_between_and_within_runs_is_read_as_it_was_at_each_change(both: Databases) -> None:
     class WithMeal(pa.DataFrameModel):
         id: int
@@ -277,6 +287,7 @@ def test_a_table_altered_between_and_within_runs_is_read_as_it_was_at_each_chang
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_new_snapshot_deletes_what_is_gone_and_writes_only_what_differs(both: Databases) -> None:
     execute(both.source, *(f"INSERT INTO bookings VALUES ({number}, 'A', 1)" for number in range(1, 11)))
     run_pipeline(BOOKINGS)
@@ -286,6 +297,7 @@ def test_a_new_snapshot_deletes_what_is_gone_and_writes_only_what_differs(both: 
     assert rows(both.target) == rows(both.source, EVERYTHING)
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_broke_off_begins_anew(both: Databases) -> None:
     execute(both.source, "INSERT INTO bookings VALUES (1, 'A', 1)")
     with pytest.raises(Exception, match=r"column 'price' is missing"):
@@ -295,6 +307,7 @@ def test_a_snapshot_that_broke_off_begins_anew(both: Databases) -> None:
     assert rows(both.target) == [(2, "B", 1.0)]
 
 
+@pytest.mark.slow
 def test_changes_that_are_gone_are_a_clear_error_and_a_new_snapshot_mends_it(both: Databases) -> None:
     execute(both.source, "INSERT INTO bookings VALUES (1, 'A', 1)", "INSERT INTO bookings VALUES (2, 'B', 1)")
     run_pipeline(BOOKINGS)
@@ -329,6 +342,7 @@ def test_what_the_feed_made_at_the_source_can_be_taken_away(source: Engine, targ
     remove_feed(BOOKINGS)
 
 
+@pytest.mark.slow
 def test_two_pipelines_on_one_table_do_not_disturb_each_other(both: Databases) -> None:
     other = replace(BOOKINGS, name="others", load=Upsert("target", "others", key=["id"]))
     execute(both.source, "INSERT INTO bookings VALUES (1, 'A', 1)")
@@ -338,6 +352,7 @@ def test_two_pipelines_on_one_table_do_not_disturb_each_other(both: Databases) -
     assert [terms(run_pipeline(pipeline)) for pipeline in (BOOKINGS, other)] == [{"extracted": 1, "inserted": 1}] * 2
 
 
+@pytest.mark.slow
 def test_names_that_need_quotes_are_quoted(debezium_postgresql: Databases) -> None:
     source = debezium_postgresql.source
     execute(

@@ -70,6 +70,7 @@ def with_engine(look: Any) -> Pipeline:
     return replace(BOOKINGS, extract=Looked("source", "bookings", patience=60), transform=transform)
 
 
+@pytest.mark.slow
 @pytest.mark.debezium
 def test_no_password_is_on_its_command_line_nor_in_its_environment_nor_in_its_files(
     source: Engine, target: Engine
@@ -104,6 +105,7 @@ def test_an_engine_that_dies_costs_an_attempt_and_nothing_else(source: Engine, t
     assert "Debezium's process has died (exit code -9)" in message
 
 
+@pytest.mark.slow
 @pytest.mark.debezium
 def test_the_engine_ends_with_a_run_that_is_killed(source: Engine, debezium_postgresql: Databases) -> None:
     code = (
@@ -133,6 +135,7 @@ def test_no_engine_and_no_folder_stays_behind(source: Engine, target: Engine, tm
     assert engines_of(os.getpid()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.debezium
 def test_a_source_that_holds_it_up_is_an_error_after_some_patience_and_costs_nothing(
     source: Engine, target: Engine
@@ -147,6 +150,7 @@ def test_a_source_that_holds_it_up_is_an_error_after_some_patience_and_costs_not
     assert terms(run_pipeline(pipeline)) == {"extracted": 1, "inserted": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.debezium
 def test_a_slot_that_is_being_read_is_left_alone(source: Engine, target: Engine) -> None:
     run_pipeline(BOOKINGS)

@@ -37,8 +37,7 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
     """
     if OPERATION not in raw.column_names:
         judged = contract.judge(raw, first)
-        valid = _flagged(judged.valid, deleted=False)
-        return replace(judged, valid=valid.append_column(CHANGED_AT, pa.nulls(valid.num_rows, UTC_TIMESTAMP)))
+        return replace(judged, valid=_dated(_flagged(judged.valid, deleted=False), raw, first))
     operations = raw.column(OPERATION)
     deletes = np.flatnonzero(pc.equal(operations, "delete"))
     markers = np.flatnonzero(pc.is_in(operations, pa.array(["truncate", "snapshot"])))
@@ -171,7 +170,9 @@ def _flagged(valid: pa.Table, *, deleted: bool) -> pa.Table:
 
 
 def _dated(valid: pa.Table, raw: pa.Table, first: int) -> pa.Table:
-    """`valid` with the time of each row's change."""
+    """`valid` with the time of each row's change; NULL where the source tells none."""
+    if COMMITTED_AT not in raw.column_names:
+        return valid.append_column(CHANGED_AT, pa.nulls(valid.num_rows, UTC_TIMESTAMP))
     places = pa.array((valid.column(ROW).to_numpy() >> SIBLINGS) - first)
     return valid.append_column(CHANGED_AT, raw.column(COMMITTED_AT).take(places))
 

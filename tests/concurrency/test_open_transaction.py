@@ -185,6 +185,7 @@ def test_a_role_that_is_alone_in_its_database_needs_no_grant(postgresql: Databas
     assert _ids(postgresql) == [0]
 
 
+@pytest.mark.slow
 def test_a_session_that_is_just_connecting_is_not_one_that_may_not_be_seen(postgresql: Databases) -> None:
     put(postgresql.source, [order(0)])
     extract = TableExtract("source", "orders", cursor="updated_at")

@@ -75,6 +75,7 @@ def test_a_read_cannot_write(mariadb: Databases) -> None:
         list(TableExtract("source", query="SELECT intrude() AS n").batches(Window()))
 
 
+@pytest.mark.slow
 def test_reading_takes_the_memory_of_a_batch(mariadb: Databases) -> None:
     """400 MB go through; a driver that fetches everything would hold them."""
     fill(mariadb.source, 200_000, filler=2_000)

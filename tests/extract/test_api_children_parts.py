@@ -138,6 +138,7 @@ run_pipeline(children(checkpoint=10))
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_is_gone_on_with_behind_its_last_commit(postgresql: Databases, serve: Serve) -> None:
     killed: list[int] = []
 

@@ -91,6 +91,7 @@ def test_when_most_rows_have_changed_everything_is_read_once_more_and_written_wh
     assert rows(sources.target) == source_rows(sources.source)
 
 
+@pytest.mark.slow
 def test_more_changes_than_fit_a_page_arrive(databases: Databases) -> None:
     with databases.source.begin() as connection:
         connection.execute(text("CREATE TABLE parts (number bigint PRIMARY KEY, name text, weight float)"))

@@ -264,6 +264,7 @@ def test_what_is_malformed_early_in_a_long_body_is_not_read_on() -> None:
         page(Reply(b'{"rows": [{"a":NONE' + b" " * (33 * MEBIBYTE)), shape=Shape("rows"))
 
 
+@pytest.mark.slow
 def test_a_value_that_is_too_long_to_be_parsed_at_once_is_refused_with_what_to_do() -> None:
     text = b'"' + b"x" * (33 * MEBIBYTE) + b'"'
     for body, shape, error in (

@@ -7,7 +7,7 @@ from prefect import flow
 
 from tasks.extract.table import TableExtract
 from tasks.load.replace import Replace
-from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 
 
@@ -28,6 +28,8 @@ PIPELINE = Pipeline(
 
 
 @flow(name="airlines")
-def airlines(start: datetime | None = None, end: datetime | None = None) -> RunReport:
+def airlines(
+    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+) -> RunReport:
     """Make `dim_airlines` what the source is now; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end)
+    return run_pipeline(PIPELINE, start, end, overrides=overrides)

@@ -5,7 +5,7 @@ from prefect import flow
 
 from tasks.extract.log import LogExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
 
@@ -31,6 +31,6 @@ PIPELINE = Pipeline(
 
 
 @flow(name="bookings")
-def bookings(full_refresh: bool = False) -> RunReport:
+def bookings(full_refresh: bool = False, overrides: Overrides | None = None) -> RunReport:
     """Apply what changed since the last run, or take a new snapshot."""
-    return run_pipeline(PIPELINE, full_refresh=full_refresh)
+    return run_pipeline(PIPELINE, full_refresh=full_refresh, overrides=overrides)

@@ -8,7 +8,7 @@ from prefect import flow
 
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
 from tasks.transform.references import References
@@ -67,6 +67,8 @@ PIPELINE = Pipeline(
 
 
 @flow(name="flights")
-def flights(start: datetime | None = None, end: datetime | None = None) -> RunReport:
+def flights(
+    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+) -> RunReport:
     """Sync what changed since the watermark, or replay `[start, end)` of `updated_at`."""
-    return run_pipeline(PIPELINE, start, end)
+    return run_pipeline(PIPELINE, start, end, overrides=overrides)

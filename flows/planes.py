@@ -7,7 +7,7 @@ from prefect import flow
 
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 
 
@@ -36,6 +36,6 @@ PIPELINE = Pipeline(
 
 
 @flow(name="planes")
-def planes(start: datetime | None = None, end: datetime | None = None) -> RunReport:
+def planes(start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None) -> RunReport:
     """Upsert every plane in the register; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end)
+    return run_pipeline(PIPELINE, start, end, overrides=overrides)

@@ -9,7 +9,7 @@ from prefect import flow
 from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.http.pages.paginators import NextUrl
 from tasks.load.append import Append
-from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
 
@@ -57,6 +57,8 @@ PIPELINE = Pipeline(
 
 
 @flow(name="weather")
-def weather(start: datetime | None = None, end: datetime | None = None) -> RunReport:
+def weather(
+    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+) -> RunReport:
     """Append the hours since the watermark, or replay those in `[start, end)`."""
-    return run_pipeline(PIPELINE, start, end)
+    return run_pipeline(PIPELINE, start, end, overrides=overrides)

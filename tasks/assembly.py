@@ -11,6 +11,7 @@ from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.feed import Feed, Home, Resumable
 from tasks.observe.context import flow_run_id
+from tasks.overrides import Overrides
 from tasks.state.feeds import feed_name
 from tasks.transform.contract import Contract
 
@@ -20,6 +21,7 @@ class Assembly:
 
     Attributes:
         pipeline: the declaration.
+        overrides: guards that are set aside for this run, or None.
         feed: its extract, where that is a feed, else None.
         resumable: its extract, where that is read by windows in parts, else None.
         changes: whether its rows may be deletes.
@@ -33,9 +35,10 @@ class Assembly:
         ContractError: see `Contract`.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, overrides: Overrides | None = None) -> None:
         load = pipeline.load
         self.pipeline = pipeline
+        self.overrides = overrides
         self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
         self.resumable = pipeline.extract if isinstance(pipeline.extract, Resumable) else None
         self.changes = self.feed is not None or (self.resumable is not None and self.resumable.tells_deletes)
@@ -69,7 +72,22 @@ class Assembly:
             "flow_run_id": flow_run_id(),
             "code_version": settings.code_version(),
             "contract": self.contract.fingerprint,
+            "overrides": None if self.overrides is None else self.overrides.as_json(),
         }
+
+    @property
+    def max_shrink(self) -> float:
+        """Largest share of what is there, 0 to 1, that this run may delete."""
+        if self.overrides and self.overrides.max_shrink is not None:
+            return self.overrides.max_shrink
+        return self.feed.max_shrink if self.feed else self.pipeline.load.max_shrink
+
+    @property
+    def abort_error_rate(self) -> float:
+        """Share of rejected rows, 0 to 1, above which this run refuses a window."""
+        if self.overrides and self.overrides.abort_error_rate is not None:
+            return self.overrides.abort_error_rate
+        return self.pipeline.sla.abort_error_rate
 
     def home(self, token: str, opened_at: datetime | None = None) -> Home:
         """Where what is read belongs; `token` is unique to whoever asks. Only a feed has a name at its source."""
@@ -78,7 +96,7 @@ class Assembly:
         if self.feed:
             with self.target_errors(name):
                 feed = feed_name(self.engine, self.dialect, name)
-        return Home(name, feed, self.engine, self.dialect, token, opened_at, self.contract.fingerprint)
+        return Home(name, feed, self.engine, self.dialect, token, opened_at, self.contract.fingerprint, self.overrides)
 
     @contextlib.contextmanager
     def target_errors(self, what: str) -> Iterator[None]:

@@ -6,15 +6,21 @@ A flow file imports everything it declares with from here.
 from datetime import datetime
 
 from tasks.declaration import Pipeline, Sla
+from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
 from tasks.transform.references import References
 
-__all__ = ["Pipeline", "References", "Sla", "remove_feed", "run_pipeline"]
+__all__ = ["Overrides", "Pipeline", "References", "Sla", "remove_feed", "run_pipeline"]
 
 
 def run_pipeline(
-    pipeline: Pipeline, start: datetime | None = None, end: datetime | None = None, *, full_refresh: bool = False
+    pipeline: Pipeline,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
     """Sync what changed since the watermark, replay `[start, end)`, or read everything anew.
 
@@ -26,6 +32,7 @@ def run_pipeline(
         start: first instant of an explicit window over the cursor, UTC if naive; None for an incremental run.
         end: first instant that is left out; None is as far as is proven.
         full_refresh: forget the watermark, and read the source from its beginning; a feed takes a new snapshot.
+        overrides: guards to set aside for this run; recorded in the ledger.
 
     Returns:
         What was committed.
@@ -33,7 +40,7 @@ def run_pipeline(
     Raises:
         TidegateError: see `tasks.errors`; nothing of the window that raised is in the target.
     """
-    return Run(pipeline).run(start, end, full_refresh=full_refresh)
+    return Run(pipeline, overrides).run(start, end, full_refresh=full_refresh)
 
 
 def remove_feed(pipeline: Pipeline) -> None:

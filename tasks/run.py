@@ -17,6 +17,7 @@ from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
 from tasks.load.target import ensure_target
 from tasks.observe.context import logger
+from tasks.overrides import Overrides
 from tasks.plan import Plan, plan
 from tasks.report import RunReport, WindowReport
 from tasks.run_scope import run_scope
@@ -33,11 +34,11 @@ Result = TypeVar("Result")
 class Run:
     """One run of one pipeline."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, overrides: Overrides | None = None) -> None:
         self.pipeline = pipeline
         self.run_id = new_token()
         self.log = logger()
-        self.assembly = Assembly(pipeline)
+        self.assembly = Assembly(pipeline, overrides)
 
     @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:

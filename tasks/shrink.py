@@ -17,6 +17,6 @@ class Shrink:
     known: int
     left: int
 
-    def exceeds(self, limit: float) -> bool:
-        """Whether more is gone than the share `limit`, 0 to 1, of what was known, or nothing is left at all."""
-        return self.known > 0 and (self.left == 0 or self.gone / self.known > limit)
+    def exceeds(self, limit: float, *, allow_empty: bool = False) -> bool:
+        """Whether more is gone than the share `limit`, 0 to 1, of what was known, or nothing at all is left and may."""
+        return self.known > 0 and ((self.left == 0 and not allow_empty) or self.gone / self.known > limit)

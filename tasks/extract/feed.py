@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine
 
 from tasks.dialects.dialect import Dialect
+from tasks.overrides import Overrides
 from tasks.shrink import Shrink
 from tasks.window import Window
 
@@ -29,6 +30,7 @@ class Home:
         attempt: token of the attempt that reads, unique.
         opened_at: target clock, UTC, before its first row is read; None where nothing is.
         contract: fingerprint of what judges the rows.
+        overrides: guards that are set aside for this run, or None.
     """
 
     pipeline: str
@@ -38,6 +40,7 @@ class Home:
     attempt: str
     opened_at: datetime | None = None
     contract: str = ""
+    overrides: Overrides | None = None
 
 
 @dataclass(frozen=True, slots=True)

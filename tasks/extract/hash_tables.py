@@ -110,6 +110,13 @@ def count_known(connection: Connection, home: Home) -> int:
     return int(connection.execute(text(f"SELECT count(*) FROM {quoted}")).scalar_one())
 
 
+def empty_known(connection: Connection, home: Home) -> None:
+    """Make the last committed snapshot one without a row; inside the commit."""
+    if inspect(connection).has_table(known_name(home)):
+        quoted = connection.dialect.identifier_preparer.quote(known_name(home))
+        connection.execute(text(f"DELETE FROM {quoted}"))
+
+
 def drop_known(connection: Connection, home: Home) -> None:
     """Forget the last committed snapshot."""
     quoted = connection.dialect.identifier_preparer.quote(known_name(home))

@@ -27,7 +27,7 @@ from tasks.change_columns import OPERATION
 from tasks.dialects.snapshot_reader import HASH
 from tasks.errors import ConservationError, SourceError, TargetError, TargetUnavailable
 from tasks.extract.feed import Home
-from tasks.extract.hash_tables import NUMBER, HashTables, count_known, drop_known, type_names
+from tasks.extract.hash_tables import NUMBER, HashTables, count_known, drop_known, empty_known, type_names
 from tasks.shrink import Shrink
 
 _PAGE_ROWS = 5_000
@@ -134,6 +134,8 @@ class RowHashes:
             ConservationError: somebody else has written to it.
         """
         if self._kept is None:
+            # Not a row has been read; the commit was told that there is none.
+            empty_known(connection, self.home)
             return
         known, changed = self._tables.known, self._tables.changed
         same = self._same_key(known, changed)

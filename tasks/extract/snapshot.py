@@ -16,7 +16,7 @@ from tasks.dialects import dialect_of
 from tasks.dialects.snapshot_reader import SnapshotReader
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.feed import Chunk, Home, Notice
-from tasks.extract.row_hashes import RowHashes
+from tasks.extract.row_hashes import Changes, RowHashes
 from tasks.shrink import Shrink
 from tasks.window import later, to_utc
 
@@ -144,6 +144,7 @@ class Comparison:
         self.covered_until: datetime | None = covered_until
         self.shrink: Shrink | None = None
         self._declared = declared
+        self._overrides = home.overrides
         self._afresh = position is None
         self._reader = reader
         self._hashes = RowHashes(home, declared.key, declared._where)
@@ -168,13 +169,27 @@ class Comparison:
                 yield from self._whole(marked=True)
             else:
                 self.shrink = found.shrink
-                if not found.shrink.exceeds(self._declared.max_shrink):
-                    yield from self._gone()
-                    if found.written > _LOOKUP_SHARE * found.shrink.left:
-                        yield from self._whole(marked=False)
-                    else:
-                        yield from self._looked_up()
+                if not self._refused(found.shrink):
+                    yield from self._differences(found)
             self._release()
+
+    def _differences(self, found: Changes) -> Iterator[pa.Table]:
+        if found.shrink.left == 0:
+            yield from self._whole(marked=True)
+            return
+        yield from self._gone()
+        if found.written > _LOOKUP_SHARE * found.shrink.left:
+            yield from self._whole(marked=False)
+        else:
+            yield from self._looked_up()
+
+    def _refused(self, shrink: Shrink) -> bool:
+        """Whether the commit will refuse it, so that nothing need be read."""
+        limit, overrides = self._declared.max_shrink, self._overrides
+        if overrides is None:
+            return shrink.exceeds(limit)
+        limit = limit if overrides.max_shrink is None else overrides.max_shrink
+        return shrink.exceeds(limit, allow_empty=overrides.allow_empty)
 
     def remember(self, connection: Any) -> None:
         """See `Chunk.remember`."""

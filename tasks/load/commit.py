@@ -91,6 +91,7 @@ class Commit:
         contract: fingerprint of the contract.
         abort_error_rate: share of rejected rows, 0 to 1, above which nothing but the dead letters is written.
         max_shrink: largest share of the target, 0 to 1, that may be deleted for not having come in.
+        allow_empty: an empty extract says that the source is empty.
         remember: writes what a feed keeps in the target.
         reject: moves staged rows with broken references to the dead letters; how many.
         warn: counts staged rows with missing references that are only warned of.
@@ -110,6 +111,7 @@ class Commit:
     contract: str
     abort_error_rate: float
     max_shrink: float
+    allow_empty: bool
     remember: Callable[[Connection], None]
     reject: Callable[[Connection], int]
     warn: Callable[[Connection], int]
@@ -229,23 +231,24 @@ class Commit:
         if self.arrivals.cleared_by == "truncate":
             return None
         shrink = self.arrivals.shrink
-        if shrink is not None and shrink.exceeds(self.max_shrink):
+        if shrink is not None and shrink.exceeds(self.max_shrink, allow_empty=self.allow_empty):
             return (
                 f"{self.attempt}: {shrink.gone:,} of the {shrink.known:,} rows of the last snapshot are not in the "
                 f"source, which holds {shrink.left:,}; max_shrink={self.max_shrink:.0%} allows less, and no source "
-                "may be empty. Nothing was written. Check that the source is whole; if it is, raise max_shrink for "
-                "one run, or, where it really is empty, delete the rows by hand and remove the feed."
+                "may be empty. Nothing was written. Check that the source is whole; if it is, run it with "
+                "Overrides(max_shrink=...), and with allow_empty=True where it really is empty."
             )
-        if total and not counts.extracted:
+        if total and not counts.extracted and not self.allow_empty:
             return (
                 f"{self.attempt}: the extract is empty, and {self.load.table!r} holds {total:,} rows. Empty is not "
-                "deleted: nothing was written. Check the source; if it really is empty, delete the rows by hand."
+                "deleted: nothing was written. Check the source; if it really is empty, run it with "
+                "Overrides(allow_empty=True, max_shrink=1)."
             )
         if total and gone / total > self.max_shrink:
             return (
                 f"{self.attempt}: {gone:,} of the {total:,} rows of {self.load.table!r} are not in the extract, more "
                 f"than max_shrink={self.max_shrink:.0%} allows. Nothing was written. Check that the source is "
-                "whole; if it is, raise max_shrink for one run."
+                "whole; if it is, run it with Overrides(max_shrink=...)."
             )
         return None
 

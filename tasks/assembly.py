@@ -12,6 +12,7 @@ from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.feed import Feed, Home, Resumable
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
+from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
 from tasks.transform.contract import Contract
 
@@ -76,11 +77,13 @@ class Assembly:
         }
 
     @property
-    def max_shrink(self) -> float:
-        """Largest share of what is there, 0 to 1, that this run may delete."""
-        if self.overrides and self.overrides.max_shrink is not None:
-            return self.overrides.max_shrink
-        return self.feed.max_shrink if self.feed else self.pipeline.load.max_shrink
+    def shrink_limit(self) -> ShrinkLimit:
+        """What this run may delete for not having come in."""
+        declared = self.feed.max_shrink if self.feed else self.pipeline.load.max_shrink
+        if self.overrides is None:
+            return ShrinkLimit(declared)
+        allowed = self.overrides.max_shrink
+        return ShrinkLimit(declared if allowed is None else allowed, self.overrides.allow_empty)
 
     @property
     def abort_error_rate(self) -> float:
@@ -96,7 +99,8 @@ class Assembly:
         if self.feed:
             with self.target_errors(name):
                 feed = feed_name(self.engine, self.dialect, name)
-        return Home(name, feed, self.engine, self.dialect, token, opened_at, self.contract.fingerprint, self.overrides)
+        fingerprint = self.contract.fingerprint
+        return Home(name, feed, self.engine, self.dialect, token, opened_at, fingerprint, self.shrink_limit)
 
     @contextlib.contextmanager
     def target_errors(self, what: str) -> Iterator[None]:

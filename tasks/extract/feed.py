@@ -5,7 +5,7 @@ Its batches carry the columns of `tasks.change_columns`; without them every row 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine
 
 from tasks.dialects.dialect import Dialect
-from tasks.overrides import Overrides
-from tasks.shrink import Shrink
+from tasks.shrink import Shrink, ShrinkLimit
 from tasks.window import Window
 
 
@@ -30,7 +29,7 @@ class Home:
         attempt: token of the attempt that reads, unique.
         opened_at: target clock, UTC, before its first row is read; None where nothing is.
         contract: fingerprint of what judges the rows.
-        overrides: guards that are set aside for this run, or None.
+        limit: how much smaller than at the last run what is read may be.
     """
 
     pipeline: str
@@ -40,7 +39,7 @@ class Home:
     attempt: str
     opened_at: datetime | None = None
     contract: str = ""
-    overrides: Overrides | None = None
+    limit: ShrinkLimit = field(default_factory=ShrinkLimit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class Comparison:
         self.covered_until: datetime | None = covered_until
         self.shrink: Shrink | None = None
         self._declared = declared
-        self._overrides = home.overrides
+        self._limit = home.limit
         self._afresh = position is None
         self._reader = reader
         self._hashes = RowHashes(home, declared.key, declared._where)
@@ -169,7 +169,7 @@ class Comparison:
                 yield from self._whole(marked=True)
             else:
                 self.shrink = found.shrink
-                if not self._refused(found.shrink):
+                if not found.shrink.exceeds(self._limit):
                     yield from self._differences(found)
             self._release()
 
@@ -182,14 +182,6 @@ class Comparison:
             yield from self._whole(marked=False)
         else:
             yield from self._looked_up()
-
-    def _refused(self, shrink: Shrink) -> bool:
-        """Whether the commit will refuse it, so that nothing need be read."""
-        limit, overrides = self._declared.max_shrink, self._overrides
-        if overrides is None:
-            return shrink.exceeds(limit)
-        limit = limit if overrides.max_shrink is None else overrides.max_shrink
-        return shrink.exceeds(limit, allow_empty=overrides.allow_empty)
 
     def remember(self, connection: Any) -> None:
         """See `Chunk.remember`."""

@@ -14,7 +14,7 @@ from tasks.dialects.dialect import Dialect
 from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
 from tasks.load.strategy import Load
 from tasks.load.writer import Classes, Incoming
-from tasks.shrink import Shrink
+from tasks.shrink import Shrink, ShrinkLimit
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
 from tasks.state.ledger import Entry, earlier_parts, read_entry, write_entry
@@ -90,8 +90,7 @@ class Commit:
         seen: the watermark when the window was opened, or None for a window that does not move it.
         contract: fingerprint of the contract.
         abort_error_rate: share of rejected rows, 0 to 1, above which nothing but the dead letters is written.
-        max_shrink: largest share of the target, 0 to 1, that may be deleted for not having come in.
-        allow_empty: an empty extract says that the source is empty.
+        limit: how much of the target may be deleted for not having come in.
         remember: writes what a feed keeps in the target.
         reject: moves staged rows with broken references to the dead letters; how many.
         warn: counts staged rows with missing references that are only warned of.
@@ -110,8 +109,7 @@ class Commit:
     seen: Watermark | None
     contract: str
     abort_error_rate: float
-    max_shrink: float
-    allow_empty: bool
+    limit: ShrinkLimit
     remember: Callable[[Connection], None]
     reject: Callable[[Connection], int]
     warn: Callable[[Connection], int]
@@ -158,10 +156,8 @@ class Commit:
             staged=self.staged,
             rejected=self.rejected,
             cursor=self.cursor,
-            window=attempt.window,
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
-            ordered=attempt.kind == "changes",
         )
         writer = self.load.writer(incoming)
         deduplicated = writer.deduplicate(connection)
@@ -231,23 +227,23 @@ class Commit:
         if self.arrivals.cleared_by == "truncate":
             return None
         shrink = self.arrivals.shrink
-        if shrink is not None and shrink.exceeds(self.max_shrink, allow_empty=self.allow_empty):
+        if shrink is not None and shrink.exceeds(self.limit):
             return (
                 f"{self.attempt}: {shrink.gone:,} of the {shrink.known:,} rows of the last snapshot are not in the "
-                f"source, which holds {shrink.left:,}; max_shrink={self.max_shrink:.0%} allows less, and no source "
+                f"source, which holds {shrink.left:,}; max_shrink={self.limit.share:.0%} allows less, and no source "
                 "may be empty. Nothing was written. Check that the source is whole; if it is, run it with "
                 "Overrides(max_shrink=...), and with allow_empty=True where it really is empty."
             )
-        if total and not counts.extracted and not self.allow_empty:
+        if total and not counts.extracted and not self.limit.allow_empty:
             return (
                 f"{self.attempt}: the extract is empty, and {self.load.table!r} holds {total:,} rows. Empty is not "
                 "deleted: nothing was written. Check the source; if it really is empty, run it with "
                 "Overrides(allow_empty=True, max_shrink=1)."
             )
-        if total and gone / total > self.max_shrink:
+        if total and gone / total > self.limit.share:
             return (
                 f"{self.attempt}: {gone:,} of the {total:,} rows of {self.load.table!r} are not in the extract, more "
-                f"than max_shrink={self.max_shrink:.0%} allows. Nothing was written. Check that the source is "
+                f"than max_shrink={self.limit.share:.0%} allows. Nothing was written. Check that the source is "
                 "whole; if it is, run it with Overrides(max_shrink=...)."
             )
         return None

@@ -1,15 +1,14 @@
 """The target table and its staging: made from the contract, changed only by adding."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Column, Engine, MetaData, Table, inspect
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from tasks.column_types import UtcDateTime, sql_type
+from tasks.column_types import sql_type
 from tasks.dialects.dialect import Dialect
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
+from tasks.state.dead_letters import DELETED, ROW
 
 
 def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
@@ -44,15 +43,14 @@ def staged_table(name: str, columns: pa.Schema, *, changes: bool = False) -> Tab
     Args:
         name: its name.
         columns: the contract's columns.
-        changes: rows may be deletes; `etl_deleted` tells which, and `etl_changed_at` when they changed.
+        changes: rows may be deletes; `etl_deleted` tells which.
     """
-    told: list[Column[Any]] = [Column(DELETED, Boolean, nullable=False), Column(CHANGED_AT, UtcDateTime)]
     return Table(
         name,
         MetaData(),
         Column(ROW, BigInteger, nullable=False),
         *(Column(field.name, sql_type(field.type), nullable=True) for field in columns),
-        *(told if changes else []),
+        *([Column(DELETED, Boolean, nullable=False)] if changes else []),
     )
 
 

@@ -4,10 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import ColumnElement, Connection, Table
-
-from tasks.state.dead_letters import CHANGED_AT
-from tasks.window import Window
+from sqlalchemy import Connection, Table
 
 
 @dataclass(frozen=True)
@@ -19,29 +16,16 @@ class Incoming:
         staged: good rows; see `tasks.load.target.staged_table`.
         rejected: dead letters.
         cursor: column that orders the versions of a row, or None.
-        window: what was read; unbounded where it has no cursor.
         cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
         passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
-        ordered: the rows come in the order in which they changed, and no other run brings any between them: a feed's.
-        everything: the staged rows are all that the source has.
     """
 
     target: Table
     staged: Table
     rejected: Table
     cursor: str | None
-    window: Window
     cleared_at: int | None = None
     passed: datetime | int | str | None = None
-    ordered: bool = False
-    everything: bool = False
-
-    @property
-    def time(self) -> ColumnElement[datetime] | None:
-        """When a staged row became what it is, in source time: its cursor, else its change's; None: nobody knows."""
-        if self.cursor is not None:
-            return self.staged.c[self.cursor]
-        return self.staged.c.get(CHANGED_AT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,6 @@ ROW = "etl_row"
 DELETED = "etl_deleted"
 """Whether a staged row is one that is gone from the source; only its key is filled then."""
 
-CHANGED_AT = "etl_changed_at"
-"""When a staged change happened, in source time (UTC), where its feed tells that."""
-
 _NAMELESS = "record:"
 """Before the hash of a letter's record, where the row has no key."""
 

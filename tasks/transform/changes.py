@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tasks.change_columns import BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, identity_hash, rejected_schema
+from tasks.state.dead_letters import DELETED, ROW, identity_hash, rejected_schema
 from tasks.transform.columns import as_frame, cast_column
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
 from tasks.transform.record import encode
@@ -29,15 +29,14 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
         first: number of the first of them in the window.
 
     Returns:
-        The good rows, `etl_deleted` telling which of them are gone, and `etl_changed_at` when their change happened; of
-        those that are gone only key and cursor are filled.
+        The good rows, `etl_deleted` telling which of them are gone; of those only key and cursor are filled.
 
     Raises:
         ContractError: see `Contract.judge`.
     """
     if OPERATION not in raw.column_names:
         judged = contract.judge(raw, first)
-        return replace(judged, valid=_dated(_flagged(judged.valid, deleted=False), raw, first))
+        return replace(judged, valid=_flagged(judged.valid, deleted=False))
     operations = raw.column(OPERATION)
     deletes = np.flatnonzero(pc.equal(operations, "delete"))
     markers = np.flatnonzero(pc.is_in(operations, pa.array(["truncate", "snapshot"])))
@@ -57,7 +56,7 @@ def judge_changes(contract: Contract, raw: pa.Table, first: int) -> Judged:
     rejected = [_renumbered(part.rejected, first + places) for part, places in zip(parts, numbers, strict=True)]
     last = int(markers[-1]) if len(markers) else None
     return Judged(
-        valid=_dated(pa.concat_tables(valid), raw, first) if valid else contract.columns.empty_table(),
+        valid=pa.concat_tables(valid) if valid else contract.columns.empty_table(),
         rejected=pa.concat_tables(rejected) if rejected else rejected_schema(contract.key_schema).empty_table(),
         added=sum(part.added for part in parts),
         filtered=sum(part.filtered for part in parts),
@@ -167,14 +166,6 @@ def _cast(contract: Contract, frame: pd.DataFrame, schema: pa.Schema) -> pa.Tabl
 
 def _flagged(valid: pa.Table, *, deleted: bool) -> pa.Table:
     return valid.append_column(DELETED, pa.array(np.full(valid.num_rows, deleted)))
-
-
-def _dated(valid: pa.Table, raw: pa.Table, first: int) -> pa.Table:
-    """`valid` with the time of each row's change; NULL where the source tells none."""
-    if COMMITTED_AT not in raw.column_names:
-        return valid.append_column(CHANGED_AT, pa.nulls(valid.num_rows, UTC_TIMESTAMP))
-    places = pa.array((valid.column(ROW).to_numpy() >> SIBLINGS) - first)
-    return valid.append_column(CHANGED_AT, raw.column(COMMITTED_AT).take(places))
 
 
 def _renumbered(rows: pa.Table, numbers: npt.NDArray[np.int64]) -> pa.Table:

@@ -39,16 +39,6 @@ def arrow_type(pipeline: str, name: str, dtype: Any) -> pa.DataType:
         ) from None
 
 
-def described(column: Any) -> dict[str, str]:
-    """What a field says of its column beside the type, as metadata: `comment`, and `max_length` in characters."""
-    said = {} if column.description is None else {"comment": str(column.description)}
-    for check in column.checks:
-        if check.name == "str_length":
-            longest = check.statistics.get("exact_value") or check.statistics.get("max_value")
-            said |= {} if longest is None else {"max_length": str(longest)}
-    return said
-
-
 def rules_only(schema: pandera.DataFrameSchema) -> pandera.DataFrameSchema:
     """`schema` without types, which Arrow has cast, and uniqueness, which the load decides."""
     untyped = {name: {"dtype": None, "coerce": False, "unique": False} for name in schema.columns}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from typing import Annotated
 
 import pandas as pd
 import pandera.pandas as pa
@@ -133,7 +134,7 @@ def test_bytes_json_and_arrays_that_an_update_left_alone_are_kept(source: Engine
     class Long(pa.DataFrameModel):
         id: int
         n: int
-        x: pd.ArrowDtype(arrow.binary())  # type: ignore[valid-type]
+        x: Annotated[pd.ArrowDtype, arrow.binary()]
         j: str
         a: str
 
@@ -386,14 +387,14 @@ def test_every_type_of_postgresql_has_its_exact_value(source: Engine, target: En
         s: int = pa.Field(nullable=True)
         b: bool = pa.Field(nullable=True)
         r: float = pa.Field(nullable=True)
-        n: pd.ArrowDtype(arrow.decimal128(38, 9)) = pa.Field(nullable=True)  # type: ignore[valid-type]
-        d: pd.ArrowDtype(arrow.date32()) = pa.Field(nullable=True)  # type: ignore[valid-type]
-        t: pd.ArrowDtype(arrow.time64("us")) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        n: Annotated[pd.ArrowDtype, arrow.decimal128(38, 9)] = pa.Field(nullable=True)
+        d: Annotated[pd.ArrowDtype, arrow.date32()] = pa.Field(nullable=True)
+        t: Annotated[pd.ArrowDtype, arrow.time64("us")] = pa.Field(nullable=True)
         ts: datetime = pa.Field(nullable=True)
-        tz: pd.ArrowDtype(arrow.timestamp("us", "UTC")) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        tz: Annotated[pd.ArrowDtype, arrow.timestamp("us", "UTC")] = pa.Field(nullable=True)
         u: str = pa.Field(nullable=True)
         j: str = pa.Field(nullable=True)
-        x: pd.ArrowDtype(arrow.binary()) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        x: Annotated[pd.ArrowDtype, arrow.binary()] = pa.Field(nullable=True)
         a: str = pa.Field(nullable=True)
         v: str = pa.Field(nullable=True)
         free: str = pa.Field(nullable=True)
@@ -431,14 +432,14 @@ def test_every_type_of_mysql_has_its_exact_value(debezium_binlogs: Databases) ->
     class Types(pa.DataFrameModel):
         id: int
         s: int = pa.Field(nullable=True)
-        u: pd.ArrowDtype(arrow.decimal128(20, 0)) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        u: Annotated[pd.ArrowDtype, arrow.decimal128(20, 0)] = pa.Field(nullable=True)
         r: float = pa.Field(nullable=True)
-        n: pd.ArrowDtype(arrow.decimal128(38, 9)) = pa.Field(nullable=True)  # type: ignore[valid-type]
-        d: pd.ArrowDtype(arrow.date32()) = pa.Field(nullable=True)  # type: ignore[valid-type]
-        t: pd.ArrowDtype(arrow.time64("us")) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        n: Annotated[pd.ArrowDtype, arrow.decimal128(38, 9)] = pa.Field(nullable=True)
+        d: Annotated[pd.ArrowDtype, arrow.date32()] = pa.Field(nullable=True)
+        t: Annotated[pd.ArrowDtype, arrow.time64("us")] = pa.Field(nullable=True)
         dt: datetime = pa.Field(nullable=True)
-        ts: pd.ArrowDtype(arrow.timestamp("us", "UTC")) = pa.Field(nullable=True)  # type: ignore[valid-type]
-        x: pd.ArrowDtype(arrow.binary()) = pa.Field(nullable=True)  # type: ignore[valid-type]
+        ts: Annotated[pd.ArrowDtype, arrow.timestamp("us", "UTC")] = pa.Field(nullable=True)
+        x: Annotated[pd.ArrowDtype, arrow.binary()] = pa.Field(nullable=True)
         e: str = pa.Field(nullable=True)
         b: int = pa.Field(nullable=True)
         y: int = pa.Field(nullable=True)

@@ -80,7 +80,8 @@ def test_no_password_is_on_its_command_line_nor_in_its_environment_nor_in_its_fi
     def look(process: psutil.Process) -> None:
         folder = next(Path(file.path).parent for file in process.open_files() if "tidegate-debezium-" in file.path)
         _awaited((folder / "log4j2.properties").exists)
-        time.sleep(3)  # it has begun to read
+        # It has logged in, so it has the password.
+        _awaited(lambda: rows(source, "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'Debezium%'"))
         seen.extend([" ".join(process.cmdline()), str(process.environ())])
         for file in folder.rglob("*"):
             # Java makes files there that are gone a moment later.

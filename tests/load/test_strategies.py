@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from tasks import connections
 from tasks.errors import ConfigError, GuardRefused
@@ -13,6 +13,7 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Sla, run_pipeline
+from tasks.state.tables import runs
 from tests.conftest import Databases
 from tests.orders import ORDERS, SNAPSHOT, loaded, order, put, remove
 
@@ -102,3 +103,14 @@ def test_a_load_into_an_emptied_table_does_not_look_through_it_for_every_row(pos
     pages = text("SELECT heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'fct_orders'")
     with postgresql.target.connect() as connection:
         assert 6_000 <= connection.execute(pages).scalar_one() < 60_000
+
+
+def test_the_ledger_counts_the_rows_that_were_written(sqlite: Databases) -> None:
+    pipeline = replace(SNAPSHOT, load=Replace("target", "fct_orders", key=["id"]))
+    put(sqlite.source, [order(number) for number in range(4)])
+    run_pipeline(pipeline)
+    put(sqlite.source, [order(1, amount=9), order(5)])
+    remove(sqlite.source, [2])
+    run_pipeline(pipeline)
+    with sqlite.target.connect() as connection:
+        assert connection.execute(select(runs.c.written).order_by(runs.c.started_at)).scalars().all() == [4, 3]

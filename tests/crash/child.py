@@ -7,11 +7,12 @@ affordable. Each ends by itself, or is killed by its own hand; `Child.outcome` w
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -35,6 +36,9 @@ _parent: Connection | None = None
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.crash.preload"])
+
+_reaping = threading.Lock()
+"""Whoever starts a process asks for the end of all others, which is told once: of two that ask at once one reads 255."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class Child:
     def __post_init__(self) -> None:
         self._parent_end, child_end = _forks.Pipe()
         self._process = _forks.Process(target=_main, args=(self.job, child_end))
-        self._process.start()
+        with _reaping:
+            self._process.start()
         child_end.close()
 
     def wait_at_point(self) -> None:
@@ -113,8 +118,9 @@ class Child:
     def outcome(self) -> Outcome:
         """Wait for its end."""
         told = self._receive()
-        self._process.join(_SECONDS)
-        code = self._process.exitcode
+        wait([self._process.sentinel], _SECONDS)
+        with _reaping:
+            code = self._process.exitcode
         self.end()
         assert code is not None, f"{self.job} did not end"
         return Outcome(exit_code=code, **(told if isinstance(told, dict) else {}))
@@ -122,9 +128,10 @@ class Child:
     def end(self) -> None:
         """Kill it where it still runs."""
         if not self._parent_end.closed:
-            self._process.kill()
-            self._process.join()
-            self._process.close()
+            with _reaping:
+                self._process.kill()
+                self._process.join()
+                self._process.close()
             self._parent_end.close()
 
     def __enter__(self) -> Self:

@@ -38,7 +38,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.crash.preload"])
 
 _reaping = threading.Lock()
-"""Whoever starts a process asks for the end of all others, which is told once: of two that ask at once one reads 255."""
+"""Whoever starts a process asks for the end of all others, which is told once: of two at it one reads 255."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.feed import Feed, Home, Resumable
+from tasks.load.tombstones import tombstone_table
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
 from tasks.shrink import ShrinkLimit
@@ -28,6 +29,7 @@ class Assembly:
         changes: whether its rows may be deletes.
         contract: the judge of its rows.
         target: the target table as the contract declares it.
+        tombstones: where its deletes are remembered, or None where no older version can come after one.
         engine: the target database.
         dialect: its dialect.
 
@@ -42,7 +44,7 @@ class Assembly:
         self.overrides = overrides
         self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
         self.resumable = pipeline.extract if isinstance(pipeline.extract, Resumable) else None
-        self.changes = self.feed is not None or (self.resumable is not None and self.resumable.tells_deletes)
+        self.changes = isinstance(pipeline.extract, Feed) or pipeline.extract.tells_deletes
         if self.feed and load.deletes_absent:
             raise ConfigError(
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
@@ -64,6 +66,9 @@ class Assembly:
             adds_rows=pipeline.adds_rows,
         )
         self.target = load.target(self.contract.columns)
+        cursor = pipeline.extract.cursor
+        buries = self.changes and cursor is not None and load.updates and load.deletes
+        self.tombstones = tombstone_table(self.target, load.key, cursor) if buries and cursor is not None else None
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
 

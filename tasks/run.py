@@ -119,6 +119,8 @@ class Run:
         with parts.target_errors(name):
             ensure_schema(parts.engine, parts.dialect)
             ensure_target(parts.engine, parts.dialect, parts.target)
+            if parts.tombstones is not None:
+                ensure_target(parts.engine, parts.dialect, parts.tombstones)
             self._expect_references()
         return plan(self.pipeline, self._watermark(), start, end, full_refresh=full_refresh)
 

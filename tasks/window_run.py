@@ -181,6 +181,7 @@ class WindowRun:
             load=pipeline.load,
             cursor=pipeline.extract.cursor,
             target=parts.target,
+            tombstones=parts.tombstones,
             staged=self.staged,
             rejected=self.rejected,
             arrivals=arrivals,

@@ -181,7 +181,7 @@ class ApiExtract:
 
     @property
     def tells_deletes(self) -> bool:
-        """See `Resumable.tells_deletes`."""
+        """See `Extract.tells_deletes`."""
         return self.deleted is not None
 
     @property

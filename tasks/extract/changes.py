@@ -41,6 +41,10 @@ class Extract(Protocol):
     def initial(self) -> datetime | None:
         """Where the first incremental window starts (UTC); None is the beginning."""
 
+    @property
+    def tells_deletes(self) -> bool:
+        """Whether its batches carry `etl_operation`, and so may say that a row is gone; see `tasks.change_columns`."""
+
     def bound(self) -> datetime | None:
         """Source time (UTC) below which nothing can change any more; None without a cursor.
 

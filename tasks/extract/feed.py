@@ -204,10 +204,6 @@ class Opening:
 class Resumable(Protocol):
     """An extract by windows that is read in parts; what it leaves for the next run is committed with them."""
 
-    @property
-    def tells_deletes(self) -> bool:
-        """Whether its batches carry the columns of `tasks.change_columns`."""
-
     def unfinished(self, position: str | None) -> Window | None:
         """The window that `position` is a place in, or None where none was left."""
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from tasks.change_columns import OPERATION
 from tasks.window import Window
 
 _BATCH_ROWS = 50_000
@@ -29,6 +30,11 @@ class RowsExtract:
 
     lookback = timedelta(0)
     initial = None
+
+    @property
+    def tells_deletes(self) -> bool:
+        """See `Extract.tells_deletes`."""
+        return OPERATION in self.rows.column_names
 
     def bound(self) -> datetime | None:
         """Rows in memory do not change any more: now."""

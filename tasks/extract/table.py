@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.deleted import with_operations
 from tasks.extract.local_cursor import cursor_in_utc
 from tasks.local_time import LocalTime
 from tasks.window import Window
@@ -40,6 +41,8 @@ class TableExtract:
             snapshot. On PostgreSQL a connection that breaks is replaced, and reading goes on behind the last key in the
             same snapshot; elsewhere a new attempt reads everything from the start, since a mixture of two moments would
             be worse.
+        deleted: column that marks a row as gone: true, a number but 0, or a time. Such a row is deleted from the target
+            (or marked there; see `Upsert`), and no older version of it comes back.
 
     Raises:
         ConfigError: neither a table nor a query is given, or both; a zone that does not exist, or without a cursor; a
@@ -56,6 +59,7 @@ class TableExtract:
     query: str | None = None
     zone: str | None = None
     key: Sequence[str] = ()
+    deleted: str | None = None
 
     def __post_init__(self) -> None:
         what = f"TableExtract({self.connection!r})"
@@ -72,6 +76,11 @@ class TableExtract:
                 f"{what}: a key cuts a read of everything into chunks, and the cursor {self.cursor!r} reads windows. "
                 "Leave out one of them; a long range of a cursor is cut by the pipeline's `split`."
             )
+
+    @property
+    def tells_deletes(self) -> bool:
+        """See `Extract.tells_deletes`."""
+        return self.deleted is not None
 
     @property
     def dataset(self) -> str:
@@ -98,7 +107,8 @@ class TableExtract:
         with dialect.translated(self._where(window), SourceUnavailable, SourceError):
             relation = self._relation(source)
             for batch in dialect.read(source, relation, self.cursor, window.start, window.end, zone=zone, key=self.key):
-                yield batch if zone is None else cursor_in_utc(batch, str(self.cursor), self._where(), zone)
+                rows = batch if zone is None else cursor_in_utc(batch, str(self.cursor), self._where(), zone)
+                yield rows if self.deleted is None else with_operations(rows, self.deleted)
 
     def null_cursors(self) -> int:
         """How many rows of the source have no cursor now, so that no window reads them; 0 without a cursor.
@@ -115,14 +125,15 @@ class TableExtract:
             return dialect.null_cursors(source, self._relation(source), self.cursor)
 
     def _relation(self, source: Engine) -> Any:
-        named = [*([] if self.cursor is None else [self.cursor]), *self.key]
+        places = {self.cursor: "the cursor", self.deleted: "the mark of what is deleted"}
+        named = [*(name for name in places if name is not None), *self.key]
         if self.query is not None:
             return dialect_of(source).query(source, self.query, named)
         assert self.table is not None
         relation = dialect_of(source).relation(source, self.table)
         for name in named:
             if name not in relation.c:
-                place = "the cursor" if name == self.cursor else "in the key"
+                place = places.get(name, "in the key")
                 raise SourceError(
                     f"{self._where()}: there is no column {name!r} to be {place}; the columns are "
                     f"{', '.join(relation.c.keys())}."

@@ -31,6 +31,7 @@ class Append:
 
     updates = False
     deletes = False
+    soft_delete = None
     deletes_absent = False
     max_shrink = 0.0
 

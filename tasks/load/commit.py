@@ -84,6 +84,7 @@ class Commit:
         load: the strategy.
         cursor: the target's cursor column, or None.
         target: the target table.
+        tombstones: where its deletes are remembered, or None.
         staged: good rows on their way in.
         rejected: dead letters on their way in.
         arrivals: what was staged.
@@ -103,6 +104,7 @@ class Commit:
     load: Load
     cursor: str | None
     target: Table
+    tombstones: Table | None
     staged: Table
     rejected: Table
     arrivals: Arrivals
@@ -156,6 +158,8 @@ class Commit:
             staged=self.staged,
             rejected=self.rejected,
             cursor=self.cursor,
+            now=now,
+            tombstones=self.tombstones,
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
         )

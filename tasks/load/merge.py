@@ -4,6 +4,8 @@ Upsert, Append and Replace are this one merge. It first classifies every staged 
 what differs, and the number of rows written has to be the number classified.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -15,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    null,
     or_,
     select,
     true,
@@ -22,8 +25,10 @@ from sqlalchemy import (
     update,
 )
 
+from tasks.column_types import UtcDateTime
 from tasks.errors import ConservationError
 from tasks.load.strategy import Load
+from tasks.load.tombstones import Tombstones
 from tasks.load.writer import Classes, Incoming
 from tasks.state.dead_letters import DELETED, ROW, key_columns
 
@@ -44,18 +49,23 @@ class Merge:
         self.rejected = incoming.rejected
         self.cleared_at = incoming.cleared_at if load.deletes else None
         self.passed = incoming.passed
+        self.now = incoming.now
         self.whole = load.deletes_absent or self.cleared_at is not None
-        self._columns = [column.name for column in target.columns]
+        self._columns = [column.name for column in target.columns if column.name in staged.c]
         self._same_key = and_(*(target.c[name] == staged.c[name] for name in load.key))
         values = [name for name in self._columns if name not in load.key]
         self._values = values
-        self._differs = or_(false(), *(target.c[name].is_distinct_from(staged.c[name]) for name in values))
-        self._stale: ColumnElement[bool] = (
-            func.coalesce(target.c[cursor] > staged.c[cursor], false())
-            if cursor is not None and load.updates
-            else false()
-        )
         self._deleted: ColumnElement[bool] = staged.c[DELETED] if DELETED in staged.c else false()
+        self._marked = false() if load.soft_delete is None else target.c[load.soft_delete].is_not(None)
+        self._differs = or_(self._marked, *(target.c[name].is_distinct_from(staged.c[name]) for name in values))
+        self._stale: ColumnElement[bool] = false()
+        self._buried: ColumnElement[bool] = false()
+        self._tombstones: Tombstones | None = None
+        if cursor is not None and load.updates:
+            self._stale = func.coalesce(target.c[cursor] > staged.c[cursor], false())
+            if incoming.tombstones is not None:
+                self._tombstones = Tombstones(incoming.tombstones, target, staged, load.key, cursor)
+                self._buried = ~self._deleted & self._tombstones.buries
 
     def deduplicate(self, connection: Connection) -> int:
         """Leave one row of each key in staging: the newest, or the oldest where rows are never written over.
@@ -81,7 +91,8 @@ class Merge:
         """Count the staged rows by what will become of them; their keys are unique by now."""
         absent = self.target.c[self.load.key[0]].is_(None)
         kind = case(
-            (self._deleted & (absent | literal(not self.load.deletes)), literal("unchanged")),
+            (self._deleted & (absent | self._marked | literal(not self.load.deletes)), literal("unchanged")),
+            (self._buried, literal("stale")),
             (absent, literal("new")),
             (self._stale, literal("stale")),
             (self._deleted, literal("deleted")),
@@ -120,18 +131,18 @@ class Merge:
             nameless = or_(*(key.is_(None) for key in key_columns(self.rejected)))
             if connection.execute(select(self.rejected).where(nameless).limit(1)).first() is not None:
                 return 0, 0
-        total = connection.execute(select(func.count()).select_from(self.target)).scalar_one()
-        gone = connection.execute(
-            select(func.count()).select_from(self.target).where(self._did_not_come())
-        ).scalar_one()
-        return gone, total
+        there = select(func.count()).select_from(self.target).where(~self._marked)
+        gone = connection.execute(there.where(self._did_not_come())).scalar_one()
+        return gone, connection.execute(there).scalar_one()
 
     def write(self, connection: Connection, classes: Classes, gone: int) -> int:
         """See `Writer.write`."""
+        if self._tombstones is not None:
+            self._tombstones.write(connection, self._stale)
         if classes.changed:
             changed = (
                 update(self.target)
-                .values({name: self.staged.c[name] for name in self._values})
+                .values({name: self.staged.c[name] for name in self._values} | self._mark(null()))
                 .where(self._same_key, self._differs, ~self._stale if self.cursor else true(), *self._alive())
             )
             self._expect("updated", connection.execute(changed).rowcount, classes.changed)
@@ -150,14 +161,28 @@ class Merge:
             if self.cursor:
                 gone_keys = gone_keys.join_from(self.staged, self.target, self._same_key).where(~self._stale)
             key = tuple_(*(self.target.c[name] for name in self.load.key))
-            deleted = delete(self.target).where(key.in_(gone_keys))
-            self._expect("deleted", connection.execute(deleted).rowcount, classes.deleted)
+            self._delete(connection, key.in_(gone_keys), classes.deleted)
         if gone:
-            self._expect("deleted", connection.execute(delete(self.target).where(self._did_not_come())).rowcount, gone)
+            self._delete(connection, self._did_not_come(), gone)
+        if self._tombstones is not None:
+            self._tombstones.lift(connection)
         return classes.changed + classes.new + classes.deleted + gone
 
+    def _delete(self, connection: Connection, which: ColumnElement[bool], expected: int) -> None:
+        """Delete rows of the target, or mark them, as declared; those that are marked already stay as they are."""
+        if self.load.soft_delete is None:
+            done = connection.execute(delete(self.target).where(which))
+        else:
+            now = literal(self.now, UtcDateTime())
+            done = connection.execute(update(self.target).values(self._mark(now)).where(which, ~self._marked))
+        self._expect("deleted", done.rowcount, expected)
+
+    def _mark(self, value: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
+        return {} if self.load.soft_delete is None else {self.load.soft_delete: value}
+
     def _alive(self) -> list[ColumnElement[bool]]:
-        return [~self._deleted] if DELETED in self.staged.c else []
+        """What a staged row has to fulfil to be written."""
+        return [*([~self._deleted] if DELETED in self.staged.c else []), *([~self._buried] if self._tombstones else [])]
 
     def _did_not_come(self) -> ColumnElement[bool]:
         """Target rows whose key is neither staged nor among the dead letters."""

@@ -34,6 +34,7 @@ class Replace:
 
     updates = True
     deletes = True
+    soft_delete = None
     deletes_absent = True
 
     def __post_init__(self) -> None:

@@ -38,6 +38,10 @@ class Load(Protocol):
         """Whether a row is deleted when a feed says that it is gone; else it stays, and the delete changes nothing."""
 
     @property
+    def soft_delete(self) -> str | None:
+        """Column of the target that a deleted row is marked in, with the time, instead of being deleted."""
+
+    @property
     def deletes_absent(self) -> bool:
         """Whether a target row that did not come in is deleted."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from sqlalchemy import Table
 
+from tasks.column_types import UTC_TIMESTAMP
+from tasks.errors import ConfigError
 from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
@@ -20,11 +22,17 @@ class Upsert:
         connection: name of the target database.
         table: target table, `name` or `schema.name`; created from the contract when absent.
         key: columns that identify a row; NULL in one of them rejects the row.
+        soft_delete: name of a column besides the contract's. A deleted row stays, and has in it the time (UTC, target
+            clock) at which the delete was loaded; NULL is a row that is there. None deletes it.
+
+    Raises:
+        ConfigError: no key, or one of its columns twice.
     """
 
     connection: str
     table: str
     key: Sequence[str]
+    soft_delete: str | None = None
 
     updates = True
     deletes = True
@@ -35,8 +43,20 @@ class Upsert:
         object.__setattr__(self, "key", checked_key("Upsert", self.table, self.key))
 
     def target(self, columns: pa.Schema) -> Table:
-        """See `Load.target`: the contract's columns, the key as primary key."""
-        return target_table(self.table, self.key, columns)
+        """See `Load.target`: the contract's columns, the key as primary key, and the mark of what is deleted.
+
+        Raises:
+            ConfigError: the contract has a column of the mark's name.
+        """
+        if self.soft_delete is None:
+            return target_table(self.table, self.key, columns)
+        if self.soft_delete in columns.names:
+            raise ConfigError(
+                f"Upsert into {self.table!r}: the column {self.soft_delete!r} is written by the load, which marks "
+                "deleted rows in it, and the contract has one of that name. Give one of the two another name."
+            )
+        marked = pa.field(self.soft_delete, UTC_TIMESTAMP, nullable=True)
+        return target_table(self.table, self.key, columns.append(marked))
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""

@@ -16,6 +16,8 @@ class Incoming:
         staged: good rows; see `tasks.load.target.staged_table`.
         rejected: dead letters.
         cursor: column that orders the versions of a row, or None.
+        now: target clock, UTC, of the commit.
+        tombstones: where deletes are remembered; see `tasks.load.tombstones`. None: nowhere.
         cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
         passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
     """
@@ -24,6 +26,8 @@ class Incoming:
     staged: Table
     rejected: Table
     cursor: str | None
+    now: datetime
+    tombstones: Table | None = None
     cleared_at: int | None = None
     passed: datetime | int | str | None = None
 

@@ -180,6 +180,11 @@ class Paused:
         return self.extract.cursor
 
     @property
+    def tells_deletes(self) -> bool:
+        """See `Extract`."""
+        return self.extract.tells_deletes
+
+    @property
     def lookback(self) -> timedelta:
         """See `Extract`."""
         return self.extract.lookback

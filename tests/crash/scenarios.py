@@ -1,4 +1,4 @@
-"""Three pipelines that use everything a commit can do, and the history that leads up to it.
+"""Pipelines that use everything a commit can do, and the history that leads up to it.
 
 Each scenario is a list of states of the source. A run at each but the last leaves the target with rows and dead
 letters; the run at the last state is the one that is disturbed.
@@ -205,4 +205,41 @@ APPEND = Scenario(
     ["inserted", "unchanged", "deduplicated", "rejected"],
 )
 
-SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND)}
+_GONE = 1_000.0
+BURY = Scenario(
+    Pipeline(
+        name="buried",
+        extract=TableExtract(
+            "source",
+            query=f"SELECT {_COLUMNS}, CASE WHEN amount = {_GONE} THEN 1 ELSE 0 END AS gone FROM changes",
+            cursor="updated_at",
+            lookback=timedelta(days=99),
+            clock=_CLOCK,
+            deleted="gone",
+        ),
+        schema=ChangeSchema,
+        load=Upsert("target", "fct_changes", key=["id"]),
+        references=_REFERENCES,
+        sla=_EVERYTHING,
+    ),
+    [
+        [*(change(number, 1) for number in range(1, 9)), *_BAD],
+        [*(change(number, 1) for number in range(4, 9)), *(change(number, 5, amount=_GONE) for number in range(1, 4))],
+        [
+            change(1, 4, amount=4),  # older than its delete
+            change(2, 6, amount=6),  # it returns
+            change(3, 7, amount=_GONE),  # deleted again
+            change(4, 6, amount=_GONE),
+            change(5, 0.5, amount=_GONE),  # older than the row
+            change(6, 6, amount=6),
+            change(7, 1),
+            change(9, 6, amount=_GONE),  # nobody has seen the row
+            change(10, 6),
+            change(21, 6),
+            *_FRESH_LETTERS,
+        ],
+    ],
+    ["inserted", "updated", "deleted", "unchanged", "stale", "rejected"],
+)
+
+SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY)}

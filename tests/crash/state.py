@@ -23,7 +23,7 @@ class State:
     """A target's contents, without the clock times and ids that differ from run to run.
 
     Attributes:
-        rows: the business columns of the target table.
+        rows: the target table, and what is remembered beside it: its tombstones.
         letters: the dead letters.
         watermarks: of every pipeline: watermark, `covered_until` and version.
         committed: of every committed window its ledger entry.
@@ -61,7 +61,8 @@ def read_state(url: str, table: str = "fct_changes") -> State:
 
 
 def _read(connection: Connection, table: str) -> State:
-    rows = [tuple(row) for row in connection.execute(text(f'SELECT * FROM "{table}"'))]
+    beside = {table, f"etl_tombstones_{table}"} & set(inspect(connection).get_table_names())
+    rows = [(name, *row) for name in beside for row in connection.execute(text(f'SELECT * FROM "{name}"'))]
     letter_columns = [dead_letters.c[name] for name in _LETTER]
     letters = connection.execute(select(*letter_columns, dead_letters.c.closed_at, dead_letters.c.closed_run_id))
     # A run without a cursor covers until the moment it was opened, which is another each time.

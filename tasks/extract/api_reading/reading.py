@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Connection
 
-from tasks.change_columns import OPERATION
 from tasks.errors import SourceError
 from tasks.extract.changes import cursor_values
+from tasks.extract.deleted import with_operations
 from tasks.extract.feed import Notice
 from tasks.extract.http.answers import Refused, shown
 from tasks.extract.http.client import HttpClient
@@ -254,12 +254,9 @@ class ApiReading:
         But for one whose cursor cannot be read: whether it is older than the row it is about nobody knows, so that it
         is judged as any row is.
         """
-        gone = [_says_so(value) for value in rows.column(deleted).to_pylist()] if deleted in rows.column_names else []
-        if self._extract.cursor is not None and gone:
-            known = cursor_values(rows, self._extract.cursor, self._where).is_valid().to_pylist()
-            gone = [one and dated for one, dated in zip(gone, known, strict=True)]
-        operations = ["delete" if one else "update" for one in gone] or ["update"] * rows.num_rows
-        return rows.append_column(OPERATION, pa.array(operations))
+        cursor = self._extract.cursor
+        dated = None if cursor is None else cursor_values(rows, cursor, self._where).is_valid()
+        return with_operations(rows, deleted, dated)
 
     def _conditional(self) -> Iterator[_Piece]:
         """The one answer of the API, unless it is still the one that the last run has loaded."""
@@ -304,8 +301,3 @@ _CONDITIONS = {"etag": "If-None-Match", "last_modified": "If-Modified-Since"}
 def _chained(first: Visit, rest: Iterator[Visit]) -> Iterator[Visit]:
     yield first
     yield from rest
-
-
-def _says_so(value: object) -> bool:
-    """Whether a field marks a tombstone: true, a number but 0, a time or another text but "", "0" and "false"."""
-    return value not in (None, False, 0, "", "0") and str(value).lower() != "false"

@@ -19,6 +19,8 @@ resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --g
 # A process for each core; `pytest` alone, for a single test, runs in one.
 pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4
 
+debian-marks := (mariadb or debezium or nginx)
+
 # The server's programs without the service: the tests start their own.
 mariadb := mariadb-server-core mariadb-client-core
 java := openjdk-17-jre-headless
@@ -26,7 +28,7 @@ java := openjdk-17-jre-headless
 # root for that, only apt's lists.
 nginx := nginx
 
-.PHONY: help demo test test-all test-slow debian debezium lint hadolint lock clean
+.PHONY: help demo test test-debian test-all test-slow debian debezium lint hadolint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +36,11 @@ help: ## list the targets
 demo: .venv/ready ## load a week of real flights through deployed flows, and show what happened
 	@$(bin)/tidegate demo
 
-test: .venv/ready ## every test but the slow proofs
-	@$(pytest) -m "not slow"
+test: .venv/ready ## every quick test that needs Python alone
+	@$(pytest) -m "not slow and not $(debian-marks)"
+
+test-debian: .venv/ready debezium ## the quick tests on MariaDB, Debezium and nginx
+	@$(pytest) -m "not slow and $(debian-marks)"
 
 test-slow: .venv/ready debezium ## the slow proofs: crash matrix, whole year, deployed kills
 	@$(bin)/python -m pytest -m slow

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from tasks import settings
+from tasks.column_types import UTC_TIMESTAMP
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
+from tasks.extract.api_children import ApiChildren
 from tasks.extract.feed import Feed, Home, Resumable
+from tasks.extract.rows import RowsExtract
+from tasks.extract.table import TableExtract
+from tasks.load.partition import ReplacePartition
 from tasks.load.tombstones import tombstone_table
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
@@ -27,6 +32,7 @@ class Assembly:
         feed: its extract, where that is a feed, else None.
         resumable: its extract, where that is read by windows in parts, else None.
         changes: whether its rows may be deletes.
+        by_window: whether a window brings all that there is of the partitions it covers, and those are replaced.
         contract: the judge of its rows.
         target: the target table as the contract declares it.
         tombstones: where its deletes are remembered, or None where no older version can come after one.
@@ -50,7 +56,12 @@ class Assembly:
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
                 "only what changed. Load it with Upsert."
             )
-        if not self.feed and load.deletes_absent and pipeline.extract.cursor is not None:
+        if (
+            not self.feed
+            and load.deletes_absent
+            and pipeline.extract.cursor is not None
+            and not isinstance(load, ReplacePartition)
+        ):
             raise ConfigError(
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and by the cursor "
                 f"{pipeline.extract.cursor!r} only a window of {pipeline.extract.dataset!r} comes in. Leave the cursor "
@@ -69,6 +80,7 @@ class Assembly:
         cursor = pipeline.extract.cursor
         buries = self.changes and cursor is not None and load.updates and load.deletes
         self.tombstones = tombstone_table(self.target, load.key, cursor) if buries and cursor is not None else None
+        self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
 
@@ -84,11 +96,13 @@ class Assembly:
     @property
     def shrink_limit(self) -> ShrinkLimit:
         """What this run may delete for not having come in."""
-        declared = self.feed.max_shrink if self.feed else self.pipeline.load.max_shrink
+        load = self.pipeline.load
+        declared = self.feed.max_shrink if self.feed else load.max_shrink
+        may_be_empty = isinstance(load, ReplacePartition) and load.allow_empty
         if self.overrides is None:
-            return ShrinkLimit(declared)
+            return ShrinkLimit(declared, may_be_empty)
         allowed = self.overrides.max_shrink
-        return ShrinkLimit(declared if allowed is None else allowed, self.overrides.allow_empty)
+        return ShrinkLimit(declared if allowed is None else allowed, self.overrides.allow_empty or may_be_empty)
 
     @property
     def abort_error_rate(self) -> float:
@@ -113,3 +127,37 @@ class Assembly:
         where = f"{what}: the target {self.pipeline.load.connection!r}"
         with self.dialect.translated(where, TargetUnavailable, TargetError):
             yield
+
+
+def _brings_partitions(pipeline: Pipeline, load: ReplacePartition, contract: Contract) -> bool:
+    """Whether a window of the extract is all that there is of the partitions it covers.
+
+    Raises:
+        ConfigError: it brings only a part of them, and the rest would be deleted.
+    """
+    extract, cursor = pipeline.extract, pipeline.extract.cursor
+    # Rows in memory lie in no window: they are what somebody made of it.
+    if cursor is None or isinstance(extract, Feed | RowsExtract):
+        return False
+    zones = {load.zone, (isinstance(extract, TableExtract) and extract.zone) or "UTC"}
+    for wrong, why in (
+        (
+            load.partition != cursor,
+            f"by the cursor {cursor!r} only some rows of a partition come in, and the others would be deleted. Leave "
+            f"the cursor out, or make it {load.partition!r}",
+        ),
+        (load.grain is None, "a window of the cursor is a range. Declare grain='hour', 'day' or 'month'"),
+        (
+            isinstance(extract, ApiChildren),
+            "each parent goes on at its own watermark, so that no window holds all children of a partition. Leave the "
+            "cursor out, or load with Upsert",
+        ),
+        (
+            contract.columns.field(cursor).type != UTC_TIMESTAMP and zones != {"UTC"},
+            "a window takes a date, or a time that names no zone, for one in UTC. Leave the zones out, or declare "
+            f"`{cursor}: UtcTimestamp`",
+        ),
+    ):
+        if wrong:
+            raise ConfigError(f"{pipeline.name}: ReplacePartition into {load.table!r} by {load.partition!r}: {why}.")
+    return True

@@ -57,11 +57,11 @@ class LocalTime:
 
     def _instant(self, naive: datetime) -> datetime:
         later = max(naive.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-        if self._shown(later) == naive:
+        if self.shown(later) == naive:
             return later
         # Left out: both readings lie around the change, which is the first instant that shows more than `naive`.
         earlier = min(naive.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-        return self._change(earlier, later)
+        return self.change(earlier, later)
 
     def instants(self, naive: pa.ChunkedArray) -> pa.ChunkedArray:
         """`naive`, of type `timestamp[us]`, as `timestamp[us, UTC]`."""
@@ -78,7 +78,7 @@ class LocalTime:
         So `naive >= first_at(instant)` says the same of wall times as `>= instant` says of what they stand for.
         """
         try:
-            shown, before = self._shown(instant), self._shown(instant - _TICK) + _TICK
+            shown, before = self.shown(instant), self.shown(instant - _TICK) + _TICK
         except OverflowError:
             return instant.replace(tzinfo=None)
         if before < shown:
@@ -87,17 +87,30 @@ class LocalTime:
         if self.instant(shown) == instant:
             return shown
         # The first pass of an hour that comes twice: nothing stands for it.
-        return self._shown(self._change(instant, self.instant(shown)))
+        return self.shown(self.change(instant, self.instant(shown)))
 
-    def _shown(self, instant: datetime) -> datetime:
+    def earliest(self, naive: datetime) -> datetime:
+        """The first instant that shows `naive`, UTC; of a time that is left out, the instant of the change."""
+        try:
+            first = naive.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
+            return first if self.shown(first) == naive else self.instant(naive)
+        except OverflowError:
+            return self.instant(naive)
+
+    def offset(self, instant: datetime) -> timedelta:
+        """How far the zone's clocks are ahead of UTC at `instant`."""
+        return instant.astimezone(self._zone).utcoffset() or timedelta(0)
+
+    def shown(self, instant: datetime) -> datetime:
+        """The naive time that the zone's clocks show at `instant`."""
         return instant.astimezone(self._zone).replace(tzinfo=None, fold=0)
 
-    def _change(self, before: datetime, after: datetime) -> datetime:
+    def change(self, before: datetime, after: datetime) -> datetime:
         """The first instant in `(before, after]` with another offset than `before`."""
-        offset = before.astimezone(self._zone).utcoffset()
+        offset = self.offset(before)
         while after - before > _TICK:
             middle = before + (after - before) / 2
-            if middle.astimezone(self._zone).utcoffset() == offset:
+            if self.offset(middle) == offset:
                 before = middle
             else:
                 after = middle

@@ -7,6 +7,8 @@ from tasks.announce import say_clipped, say_stalled
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Feed, Resumable
+from tasks.load.partition import ReplacePartition
+from tasks.partitioned import Partitioned
 from tasks.state.attempts import Kind
 from tasks.state.watermarks import Watermark
 from tasks.window import Window, to_utc
@@ -66,6 +68,8 @@ def plan(
             )
         return Plan("full", (Window(),))
     asked = Window.parse(start, end)
+    # What is replaced is read whole.
+    partitions = pipeline.load.partitions if isinstance(pipeline.load, ReplacePartition) else None
     if isinstance(extract, Resumable) and not explicit and not full_refresh:
         left = extract.unfinished(seen.position)
         if left is not None:
@@ -73,16 +77,22 @@ def plan(
     bound = extract.bound()
     assert bound is not None, "an extract with a cursor has a bound"
     if explicit:
-        window = asked.clip(bound)
-        if asked.end is not None and window != asked:
+        if asked.end is not None and asked.clip(bound) != asked:
             say_clipped(pipeline, asked, bound)
-        return Plan("explicit", _split(pipeline, window))
+        return Plan("explicit", _split(pipeline, _whole(asked, partitions).clip(bound), partitions))
     if seen.covered_until is not None and bound <= seen.covered_until:
         say_stalled(pipeline, bound)
     known = None if full_refresh else seen.value
     begin = extract.initial if known is None else known - extract.lookback
-    return Plan("incremental", _split(pipeline, Window(None if begin is None else min(to_utc(begin), bound), bound)))
+    window = Window(None if begin is None else min(to_utc(begin), bound), bound)
+    return Plan("incremental", _split(pipeline, _whole(window, partitions).clip(bound), partitions))
 
 
-def _split(pipeline: Pipeline, window: Window) -> tuple[Window, ...]:
-    return (window,) if pipeline.split is None else tuple(window.split(pipeline.split))
+def _whole(window: Window, partitions: Partitioned | None) -> Window:
+    return window if partitions is None else partitions.aligned(window)
+
+
+def _split(pipeline: Pipeline, window: Window, partitions: Partitioned | None) -> tuple[Window, ...]:
+    if pipeline.split is None:
+        return (window,)
+    return tuple(window.split(pipeline.split) if partitions is None else partitions.split(window, pipeline.split))

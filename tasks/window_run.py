@@ -12,7 +12,7 @@ from tasks.announce import announce_notices, announce_window, raise_error_rate, 
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Difference, Feed, Held, Opening, Ordered, Part, Resumable
+from tasks.extract.feed import Chunk, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
@@ -167,7 +167,14 @@ class WindowRun:
             began=part.began if part else None,
             partial=part is not None and chunk.more,
             unchanged=part is not None and part.unchanged,
+            scope=self._scope(chunk),
         )
+
+    def _scope(self, chunk: Chunk) -> tuple[Window, ...] | None:
+        """The ranges of the partition column of which the chunk brings everything; None where nobody says so."""
+        if isinstance(chunk, Scoped):
+            return chunk.scope
+        return (self.attempt.window,) if self.parts.by_window else None
 
     def _commit(self, chunk: Chunk, spool: Spool | None, arrivals: Arrivals, seen: Watermark, began: float) -> Commit:
         pipeline, parts = self.pipeline, self.parts

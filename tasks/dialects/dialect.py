@@ -63,6 +63,10 @@ class Dialect(Source):
             joined = joined + literal_column("'\x1f'", Text) + cast(column, Text)
         return joined
 
+    def instant_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
+        """A timestamp as text that begins `YYYY-MM-DD HH:MM:SS`, in UTC where it is an instant."""
+        return cast(column, Text)
+
     # -- bulk writing ------------------------------------------------------------------------------------------
 
     def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Date,
     DateTime,
@@ -32,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.types import NullType, TypeEngine
 
+from tasks.column_types import UtcDateTime
 from tasks.connections import READ_ONLY_NAME
 from tasks.dialects.dialect import Dialect
 from tasks.dialects.exported_snapshot import ExportedSnapshot, stream
@@ -126,6 +128,11 @@ class Postgresql(Dialect):
     def clock(self, connection: Connection) -> datetime:
         """The server's clock now, not at the start of the transaction."""
         return to_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
+
+    def instant_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
+        """Whatever zone and style of dates the session has."""
+        naive = func.timezone("UTC", column) if isinstance(column.type, UtcDateTime) else column
+        return func.to_char(naive, "YYYY-MM-DD HH24:MI:SS", type_=Text)
 
     def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:
         """One binary COPY, without waiting for the disk."""

@@ -142,6 +142,18 @@ class Part(Protocol):
         """The source says that it is what it was when the last run loaded it; there are no rows then."""
 
 
+@runtime_checkable
+class Scoped(Protocol):
+    """A chunk that brings some ranges of the target's partition column, and all that there is of them.
+
+    `ReplacePartition` deletes of these ranges what did not come in; see `tasks.load.partition`.
+    """
+
+    @property
+    def scope(self) -> tuple[Window, ...]:
+        """Half-open ranges of the partition column, UTC. None at all: nothing is deleted for not having come in."""
+
+
 class Held:
     """What an extract keeps open from one commit of a window to the next. Close it when the window is done."""
 

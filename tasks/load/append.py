@@ -10,6 +10,7 @@ from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
+from tasks.partitioned import Partitioned
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Append:
         connection: name of the target database.
         table: target table, `name` or `schema.name`; created from the contract when absent.
         key: columns that identify an event; NULL in one of them rejects the row.
+        track: the partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`.
     """
 
     connection: str
     table: str
     key: Sequence[str]
+    track: Partitioned | None = None
 
     updates = False
     deletes = False
@@ -40,8 +43,10 @@ class Append:
 
     def target(self, columns: pa.Schema) -> Table:
         """See `Load.target`: the contract's columns, the key as primary key."""
+        if self.track is not None:
+            self.track.check(columns, f"Append into {self.table!r}")
         return target_table(self.table, self.key, columns)
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""
-        return Merge(self, incoming)
+        return Merge(self, incoming, self.track)

@@ -1,7 +1,7 @@
 """The commit: one transaction for rows, dead letters, watermark, window and ledger."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,13 +13,14 @@ from tasks.counts import Counts
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
 from tasks.load.strategy import Load
-from tasks.load.writer import Classes, Incoming
+from tasks.load.writer import ByPartition, Classes, Incoming
 from tasks.shrink import Shrink, ShrinkLimit
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
 from tasks.state.ledger import Entry, earlier_parts, read_entry, write_entry
 from tasks.state.tables import windows
 from tasks.state.watermarks import Watermark, move_watermark
+from tasks.window import Window
 
 _OUTCOME_ATTEMPTS = 6
 
@@ -49,6 +50,7 @@ class Arrivals:
         unchanged: the source says that it is what it was; that nothing came in means nothing.
         began: target clock before the first row of a window that is read in parts, UTC; None of one that is not.
         unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
+        scope: ranges of the partition column of which what came is all there is; see `Incoming`.
     """
 
     extracted: int
@@ -71,6 +73,7 @@ class Arrivals:
     unchanged: bool = False
     began: datetime | None = None
     unreadable: int = 0
+    scope: tuple[Window, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class Commit:
         whole: Status = "partial" if arrivals.partial else "committed"
         complete_attempt(connection, attempt, whole, arrivals.read_at, now)
         self._check_staging(connection)
-        if self.cursor is None and self.load.updates:
+        # Of what did not come in no cursor tells when it went.
+        if (self.cursor is None and self.load.updates) or self.load.deletes_absent:
             refuse_if_superseded(connection, attempt, arrivals.opened_at)
 
         referenced = self.reject(connection)
@@ -162,6 +166,7 @@ class Commit:
             tombstones=self.tombstones,
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
+            scope=arrivals.scope,
         )
         writer = self.load.writer(incoming)
         deduplicated = writer.deduplicate(connection)
@@ -173,7 +178,8 @@ class Commit:
             rejected=arrivals.rejected + referenced,
             deduplicated=deduplicated,
         )
-        message = self._guard(connection, counts, gone, total)
+        emptied = writer.emptied(connection) if gone and isinstance(writer, ByPartition) else ()
+        message = self._guard(connection, counts, gone, total, emptied)
         warned = late = written = 0
         if message is None:
             warned = self.warn(connection)
@@ -218,7 +224,9 @@ class Commit:
                     "some. Nothing was committed; the window is read again."
                 )
 
-    def _guard(self, connection: Connection, counts: Counts, gone: int, total: int) -> str | None:
+    def _guard(
+        self, connection: Connection, counts: Counts, gone: int, total: int, emptied: Sequence[str]
+    ) -> str | None:
         """Why this window must not be written, or None."""
         unreadable = self.arrivals.unreadable
         judged = replace(counts, extracted=counts.extracted - unreadable, rejected=counts.rejected - unreadable)
@@ -243,6 +251,13 @@ class Commit:
                 f"{self.attempt}: the extract is empty, and {self.load.table!r} holds {total:,} rows. Empty is not "
                 "deleted: nothing was written. Check the source; if it really is empty, run it with "
                 "Overrides(allow_empty=True, max_shrink=1)."
+            )
+        if emptied and not self.limit.allow_empty:
+            named = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3:,} more" if len(emptied) > 3 else "")
+            return (
+                f"{self.attempt}: nothing came in for {named}, of which {self.load.table!r} holds rows. Empty is not "
+                "deleted: nothing was written. Check the source; if there really is nothing, declare allow_empty=True, "
+                "or run it with Overrides(allow_empty=True, max_shrink=...)."
             )
         if total and gone / total > self.limit.share:
             return (

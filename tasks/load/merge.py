@@ -1,9 +1,11 @@
 """The merge: staged rows into the target, as far as the strategy's rights go.
 
-Upsert, Append and Replace are this one merge. It first classifies every staged row against the target, then writes
+Upsert, Append, Replace and ReplacePartition are this one merge, with another scope: what lies in it and did not come in
+is deleted. It first classifies every staged row against the target, then writes
 what differs, and the number of rows written has to be the number classified.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -27,10 +29,13 @@ from sqlalchemy import (
 
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConservationError
+from tasks.load.parts import parts_of
 from tasks.load.strategy import Load
 from tasks.load.tombstones import Tombstones
 from tasks.load.writer import Classes, Incoming
+from tasks.partitioned import Partitioned
 from tasks.state.dead_letters import DELETED, ROW, key_columns
+from tasks.state.partitions import raise_versions
 
 
 class Merge:
@@ -39,10 +44,12 @@ class Merge:
     Args:
         load: the strategy.
         incoming: what has been staged.
+        track: the partitions whose versions are raised where rows of them change, or None.
     """
 
-    def __init__(self, load: Load, incoming: Incoming) -> None:
+    def __init__(self, load: Load, incoming: Incoming, track: Partitioned | None = None) -> None:
         self.load = load
+        self.track = track
         self.target = target = incoming.target
         self.staged = staged = incoming.staged
         self.cursor = cursor = incoming.cursor
@@ -67,6 +74,10 @@ class Merge:
                 self._tombstones = Tombstones(incoming.tombstones, target, staged, load.key, cursor)
                 self._buried = ~self._deleted & self._tombstones.buries
 
+    def scope(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
+        """Of which target rows the staged ones are all there is: conditions, any of which may hold, but only one."""
+        return [true()] if self.whole else []
+
     def deduplicate(self, connection: Connection) -> int:
         """Leave one row of each key in staging: the newest, or the oldest where rows are never written over.
 
@@ -89,18 +100,8 @@ class Merge:
 
     def classify(self, connection: Connection) -> Classes:
         """Count the staged rows by what will become of them; their keys are unique by now."""
-        absent = self.target.c[self.load.key[0]].is_(None)
-        kind = case(
-            (self._deleted & (absent | self._marked | literal(not self.load.deletes)), literal("unchanged")),
-            (self._buried, literal("stale")),
-            (absent, literal("new")),
-            (self._stale, literal("stale")),
-            (self._deleted, literal("deleted")),
-            (self._differs, literal("changed" if self.load.updates else "repeated")),
-            else_=literal("unchanged"),
-        ).label("kind")
         both = self.staged.outerjoin(self.target, self._same_key)
-        joined = select(kind, self._late().label("late")).select_from(both).subquery("classified")
+        joined = select(self._kind().label("kind"), self._late().label("late")).select_from(both).subquery("classified")
         rows = connection.execute(
             select(joined.c.kind, func.count(), func.sum(joined.c.late)).group_by(joined.c.kind)
         ).all()
@@ -108,6 +109,19 @@ class Merge:
         return Classes(
             **{name: found.get(name, 0) for name in ("new", "changed", "deleted", "unchanged", "stale", "repeated")},
             late=sum(int(late) for kind, _, late in rows if kind in ("new", "changed")),
+        )
+
+    def _kind(self) -> ColumnElement[str]:
+        """What becomes of a staged row beside the target's of its key, if there is one."""
+        absent = self.target.c[self.load.key[0]].is_(None)
+        return case(
+            (self._deleted & (absent | self._marked | literal(not self.load.deletes)), literal("unchanged")),
+            (self._buried, literal("stale")),
+            (absent, literal("new")),
+            (self._stale, literal("stale")),
+            (self._deleted, literal("deleted")),
+            (self._differs, literal("changed" if self.load.updates else "repeated")),
+            else_=literal("unchanged"),
         )
 
     def _late(self) -> ColumnElement[int]:
@@ -120,23 +134,28 @@ class Merge:
         return case((cursor < literal(self.passed, cursor.type), 1), else_=0)
 
     def absent(self, connection: Connection) -> tuple[int, int]:
-        """Where the staged rows are all there is: how many of the target did not come in, and how many it has.
+        """Where the staged rows are all there is: how many of the scope did not come in, and how many it has.
 
         A dead letter without a key may be any of them. Under `Replace` nothing is absent then: the next run sees the
         whole source again. After a marker no other chunk ever will, so what did not come in goes.
         """
-        if not self.whole:
+        scope = self.scope(connection)
+        if not scope:
             return 0, 0
         if self.load.deletes_absent:
             nameless = or_(*(key.is_(None) for key in key_columns(self.rejected)))
             if connection.execute(select(self.rejected).where(nameless).limit(1)).first() is not None:
                 return 0, 0
         there = select(func.count()).select_from(self.target).where(~self._marked)
-        gone = connection.execute(there.where(self._did_not_come())).scalar_one()
-        return gone, connection.execute(there).scalar_one()
+        missing = there.where(self._did_not_come())
+        gone = sum(connection.execute(missing.where(some)).scalar_one() for some in scope)
+        return gone, sum(connection.execute(there.where(some)).scalar_one() for some in scope)
 
     def write(self, connection: Connection, classes: Classes, gone: int) -> int:
         """See `Writer.write`."""
+        if self.track is not None:
+            parts = self._changing(connection, self.track, classes, gone)
+            raise_versions(connection, self.load.table, parts)
         if self._tombstones is not None:
             self._tombstones.write(connection, self._stale)
         if classes.changed:
@@ -161,24 +180,39 @@ class Merge:
             if self.cursor:
                 gone_keys = gone_keys.join_from(self.staged, self.target, self._same_key).where(~self._stale)
             key = tuple_(*(self.target.c[name] for name in self.load.key))
-            self._delete(connection, key.in_(gone_keys), classes.deleted)
+            self._delete(connection, [key.in_(gone_keys)], classes.deleted)
         if gone:
-            self._delete(connection, self._did_not_come(), gone)
+            which = [self._did_not_come() & some for some in self.scope(connection)]
+            self._delete(connection, which, gone)
         if self._tombstones is not None:
             self._tombstones.lift(connection)
         return classes.changed + classes.new + classes.deleted + gone
 
-    def _delete(self, connection: Connection, which: ColumnElement[bool], expected: int) -> None:
+    def _delete(self, connection: Connection, which: Sequence[ColumnElement[bool]], expected: int) -> None:
         """Delete rows of the target, or mark them, as declared; those that are marked already stay as they are."""
         if self.load.soft_delete is None:
-            done = connection.execute(delete(self.target).where(which))
+            done = sum(connection.execute(delete(self.target).where(some)).rowcount for some in which)
         else:
-            now = literal(self.now, UtcDateTime())
-            done = connection.execute(update(self.target).values(self._mark(now)).where(which, ~self._marked))
-        self._expect("deleted", done.rowcount, expected)
+            marked = update(self.target).values(self._mark(literal(self.now, UtcDateTime()))).where(~self._marked)
+            done = sum(connection.execute(marked.where(some)).rowcount for some in which)
+        self._expect("deleted", done, expected)
 
     def _mark(self, value: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
         return {} if self.load.soft_delete is None else {self.load.soft_delete: value}
+
+    def _changing(self, connection: Connection, by: Partitioned, classes: Classes, gone: int) -> set[str]:
+        """The partitions of the rows that are about to be written, as they were and as they will be."""
+        both = self.staged.outerjoin(self.target, self._same_key)
+        before, after = self.target.c[by.column], self.staged.c[by.column]
+        parts: set[str] = set()
+        if classes.new or classes.changed:
+            parts |= parts_of(connection, by, after, both, self._kind().in_(["new", "changed"]))
+        if classes.changed or classes.deleted:
+            parts |= parts_of(connection, by, before, both, self._kind().in_(["changed", "deleted"]))
+        if gone:
+            for some in self.scope(connection):
+                parts |= parts_of(connection, by, before, self.target, some, self._did_not_come())
+        return parts
 
     def _alive(self) -> list[ColumnElement[bool]]:
         """What a staged row has to fulfil to be written."""
@@ -188,11 +222,13 @@ class Merge:
         """Target rows whose key is neither staged nor among the dead letters."""
         staged = self.staged.alias("arrived")
         came = exists().where(and_(*(staged.c[name] == self.target.c[name] for name in self.load.key)))
+        return and_(~came, ~self._rejected())
+
+    def _rejected(self) -> ColumnElement[bool]:
+        """Target rows whose key is among the dead letters."""
         pairs = zip(key_columns(self.rejected), self.load.key, strict=True)
         rejected = exists().where(and_(*(column == self.target.c[name] for column, name in pairs)))
-        if self.cleared_at is not None:
-            rejected = rejected.where(self.rejected.c[ROW] > self.cleared_at)
-        return and_(~came, ~rejected)
+        return rejected if self.cleared_at is None else rejected.where(self.rejected.c[ROW] > self.cleared_at)
 
     def _expect(self, done: str, rows: int, expected: int) -> None:
         if rows != expected:

@@ -11,6 +11,7 @@ from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
+from tasks.partitioned import Partitioned
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Replace:
         table: target table, `name` or `schema.name`; created from the contract when absent.
         key: columns that identify a row; NULL in one of them rejects the row.
         max_shrink: largest share of the target, 0 to 1, that one run may delete before it is refused.
+        track: the partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`.
     """
 
     connection: str
     table: str
     key: Sequence[str]
     max_shrink: float = 0.5
+    track: Partitioned | None = None
 
     updates = True
     deletes = True
@@ -44,8 +47,10 @@ class Replace:
 
     def target(self, columns: pa.Schema) -> Table:
         """See `Load.target`: the contract's columns, the key as primary key."""
+        if self.track is not None:
+            self.track.check(columns, f"Replace into {self.table!r}")
         return target_table(self.table, self.key, columns)
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""
-        return Merge(self, incoming)
+        return Merge(self, incoming, self.track)

@@ -12,6 +12,7 @@ from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
+from tasks.partitioned import Partitioned
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Upsert:
         key: columns that identify a row; NULL in one of them rejects the row.
         soft_delete: name of a column besides the contract's. A deleted row stays, and has in it the time (UTC, target
             clock) at which the delete was loaded; NULL is a row that is there. None deletes it.
+        track: the partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`.
 
     Raises:
         ConfigError: no key, or one of its columns twice.
@@ -33,6 +35,7 @@ class Upsert:
     table: str
     key: Sequence[str]
     soft_delete: str | None = None
+    track: Partitioned | None = None
 
     updates = True
     deletes = True
@@ -48,6 +51,8 @@ class Upsert:
         Raises:
             ConfigError: the contract has a column of the mark's name.
         """
+        if self.track is not None:
+            self.track.check(columns, f"Upsert into {self.table!r}")
         if self.soft_delete is None:
             return target_table(self.table, self.key, columns)
         if self.soft_delete in columns.names:
@@ -60,4 +65,4 @@ class Upsert:
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""
-        return Merge(self, incoming)
+        return Merge(self, incoming, self.track)

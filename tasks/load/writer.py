@@ -1,10 +1,13 @@
 """`Writer`: what a commit asks of a strategy; `Incoming`: what it hands over."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sqlalchemy import Connection, Table
+
+from tasks.window import Window
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Incoming:
         tombstones: where deletes are remembered; see `tasks.load.tombstones`. None: nowhere.
         cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
         passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
+        scope: half-open ranges of the partition column, UTC, of which the staged rows are all there is; None: nobody
+            has said so of any.
     """
 
     target: Table
@@ -30,6 +35,7 @@ class Incoming:
     tombstones: Table | None = None
     cleared_at: int | None = None
     passed: datetime | int | str | None = None
+    scope: tuple[Window, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +82,11 @@ class Writer(Protocol):
         Raises:
             ConservationError: the database wrote another number of rows.
         """
+
+
+@runtime_checkable
+class ByPartition(Protocol):
+    """A writer that deletes by partitions, of which none may be emptied unawares."""
+
+    def emptied(self, connection: Connection) -> Sequence[str]:
+        """The partitions of which rows would go and none came in, in order. Called after `absent`."""

@@ -8,6 +8,8 @@
 | `etl_parents` | parent of a pipeline that reads the children of each | how far its children have been read |
 | `etl_windows` | attempt at a window | whether it still may commit |
 | `etl_runs` | attempt at a window | what happened, in numbers: the ledger |
+| `etl_partitions` | partition of a target whose changes are tracked | how often its rows changed |
+| `etl_partitions_read` | partition that a pipeline has read | which of its versions |
 | `etl_dead_letters` | bad row of a pipeline | the raw record and every rule it broke |
 
 The migrations in `migrations/` make them; a test holds the two against each other.
@@ -107,6 +109,23 @@ runs = Table(
     Column("overrides", Text, comment="Guards that were overridden for this run, and why; JSON"),
     Index("etl_runs_by_pipeline", "pipeline", "started_at"),
     Index("etl_runs_by_run", "run_id"),
+)
+
+partitions = Table(
+    "etl_partitions",
+    metadata,
+    Column("target", String(255), primary_key=True),
+    Column("part", EXACT_TEXT, primary_key=True, comment="A day's ISO date, an hour's instant, or the value's text"),
+    Column("version", BigInteger, nullable=False, comment="Grows with every commit that changes a row of it"),
+)
+
+partitions_read = Table(
+    "etl_partitions_read",
+    metadata,
+    Column("pipeline", String(255), primary_key=True, comment="Who has read it"),
+    Column("target", String(255), primary_key=True),
+    Column("part", EXACT_TEXT, primary_key=True),
+    Column("version", BigInteger, nullable=False, comment="Which version that was"),
 )
 
 dead_letters = Table(

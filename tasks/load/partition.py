@@ -1,0 +1,179 @@
+"""`ReplacePartition`: the partitions that came in become what the source is now; the others stay as they are."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import ColumnElement, Connection, Date, Table, and_, not_, or_, select, true
+
+from tasks.column_types import UtcDateTime
+from tasks.errors import ConfigError
+from tasks.load.merge import Merge
+from tasks.load.parts import parts_of
+from tasks.load.strategy import checked_key
+from tasks.load.target import target_table
+from tasks.load.writer import Incoming
+from tasks.partitioned import Grain, Partitioned
+from tasks.window import Window
+
+_AT_ONCE = 200
+"""Ranges in one condition: SQLite takes an expression of no more than a thousand levels."""
+
+
+@dataclass(frozen=True)
+class ReplacePartition:
+    """Make whole partitions of the target equal to the extract, writing only what differs.
+
+    Which partitions those are: with a cursor on the partition column the window that is read, widened to whole
+    partitions when it is planned; else what the extract says it brings (`tasks.extract.feed.Scoped`); else those of the
+    rows that came in. A row of them that did not come in is deleted; one that came in but was rejected is not absent. A
+    key that the target holds in another partition moves, unless its cursor there is newer.
+
+    Attributes:
+        connection: name of the target database.
+        table: target table, `name` or `schema.name`; created from the contract when absent.
+        key: columns that identify a row, in the whole table; NULL in one of them rejects the row.
+        partition: column of the contract that is never NULL.
+        grain: `hour`, `day` or `month` of a date or timestamp; None: every value of the column is a partition.
+        zone: IANA name of the calendar; see `tasks.partitioned.Partitioned`.
+        allow_empty: a partition of which nothing came in is empty, and is emptied; else the run is refused.
+        max_shrink: largest share of the rows of these partitions, 0 to 1, that one run may delete before it is refused.
+        track: the partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`.
+
+    Raises:
+        ConfigError: no key, no such grain or zone, or a share that is none.
+    """
+
+    connection: str
+    table: str
+    key: Sequence[str]
+    partition: str
+    grain: Grain | None = None
+    zone: str = "UTC"
+    allow_empty: bool = False
+    max_shrink: float = 0.5
+    track: Partitioned | None = None
+
+    updates = True
+    deletes = True
+    soft_delete = None
+    deletes_absent = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", checked_key("ReplacePartition", self.table, self.key))
+        if not 0 <= self.max_shrink <= 1:
+            raise ConfigError(f"{self._name}: max_shrink is a share from 0 to 1, got {self.max_shrink}.")
+        _ = self.partitions
+
+    @property
+    def partitions(self) -> Partitioned:
+        """How the target is partitioned."""
+        return Partitioned(self.partition, self.grain, self.zone)
+
+    def target(self, columns: pa.Schema) -> Table:
+        """See `Load.target`: the contract's columns, the key as primary key.
+
+        Raises:
+            ConfigError: the partition column is missing, may be NULL, or has no such grain.
+        """
+        self.partitions.check(columns, self._name)
+        if self.track is not None:
+            self.track.check(columns, self._name)
+        if columns.field(self.partition).nullable and self.partition not in self.key:
+            raise ConfigError(
+                f"{self._name}: a row without {self.partition!r} is in no partition. Declare the column not nullable, "
+                "and such rows are rejected."
+            )
+        return target_table(self.table, self.key, columns)
+
+    def writer(self, incoming: Incoming) -> "PartitionMerge":
+        """See `Load.writer`."""
+        return PartitionMerge(self, incoming)
+
+    @property
+    def _name(self) -> str:
+        return f"ReplacePartition into {self.table!r}"
+
+
+class PartitionMerge(Merge):
+    """The merge whose scope is partitions.
+
+    Args:
+        load: the strategy.
+        incoming: what has been staged, and of which ranges that is all.
+    """
+
+    def __init__(self, load: ReplacePartition, incoming: Incoming) -> None:
+        super().__init__(load, incoming, load.track)
+        self.by = load.partitions
+        self._column: ColumnElement[Any] = self.target.c[load.partition]
+        self._ranges = incoming.scope
+        self._scope: list[ColumnElement[bool]] | None = None
+        if self.cursor == load.partition and incoming.scope is not None:
+            # Of what was read whole, the source holds nothing newer: such a row was taken away, or put back to an
+            # earlier time. One that came in, and was rejected, is there all the same.
+            replaced = and_(self._within(incoming.scope), not_(self._rejected()))
+            self._stale = and_(self._stale, not_(replaced))
+
+    def scope(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
+        """See `Merge.scope`."""
+        if self._scope is None:
+            self._scope = self._conditions(connection)
+        return self._scope
+
+    def emptied(self, connection: Connection) -> Sequence[str]:
+        """See `ByPartition.emptied`."""
+        gone: set[str] = set()
+        kept: set[str] = set()
+        for some in self.scope(connection):
+            gone |= parts_of(connection, self.by, self._column, self.target, some, self._did_not_come())
+            kept |= parts_of(connection, self.by, self._column, self.target, some, self._rejected())
+        if gone:
+            kept |= parts_of(connection, self.by, self.staged.c[self.by.column], self.staged, *self._alive())
+        return sorted(gone - kept)
+
+    def _conditions(self, connection: Connection) -> list[ColumnElement[bool]]:
+        ranges = self._ranges
+        if ranges is None:
+            arrived = self.staged.c[self.by.column]
+            if self.by.grain is None:
+                # No range of anything, and perhaps too many to name.
+                return [self._column.in_(select(arrived).where(*self._alive()))]
+            ranges = tuple(map(self.by.window, parts_of(connection, self.by, arrived, self.staged, *self._alive())))
+        joined = joined_windows(ranges)
+        return [self._within(joined[start : start + _AT_ONCE]) for start in range(0, len(joined), _AT_ONCE)]
+
+    def _within(self, windows: Sequence[Window]) -> ColumnElement[bool]:
+        return or_(*(and_(true(), *self._bounds(window)) for window in windows if not window.empty))
+
+    def _bounds(self, window: Window) -> Iterable[ColumnElement[bool]]:
+        if window.start is not None:
+            yield self._at_or_after(window.start)
+        if window.end is not None:
+            yield not_(self._at_or_after(window.end))
+
+    def _at_or_after(self, instant: datetime) -> ColumnElement[bool]:
+        if isinstance(self._column.type, Date):
+            first = self.by.first_date(instant)
+            return self._column >= first if first is not None else not_(true())
+        if isinstance(self._column.type, UtcDateTime):
+            return self._column >= instant
+        return self._column >= instant.replace(tzinfo=None)
+
+
+def joined_windows(windows: Iterable[Window]) -> list[Window]:
+    """`windows` in order, with those that touch or overlap made one."""
+    first = datetime.min.replace(tzinfo=UTC)
+    joined: list[Window] = []
+    for window in sorted(windows, key=lambda window: window.start or first):
+        if window.empty:
+            continue
+        last = joined[-1] if joined else None
+        if last is not None and (last.end is None or window.start is None or window.start <= last.end):
+            end = None if last.end is None or window.end is None else max(last.end, window.end)
+            joined[-1] = Window(last.start, end)
+        else:
+            joined.append(window)
+    return joined

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Date, Table, and_, not_, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Date, Table, and_, false, not_, or_, select, true
 
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError
@@ -146,7 +146,7 @@ class PartitionMerge(Merge):
         return [self._within(joined[start : start + _AT_ONCE]) for start in range(0, len(joined), _AT_ONCE)]
 
     def _within(self, windows: Sequence[Window]) -> ColumnElement[bool]:
-        return or_(*(and_(true(), *self._bounds(window)) for window in windows if not window.empty))
+        return or_(false(), *(and_(true(), *self._bounds(window)) for window in windows if not window.empty))
 
     def _bounds(self, window: Window) -> Iterable[ColumnElement[bool]]:
         if window.start is not None:
@@ -157,7 +157,7 @@ class PartitionMerge(Merge):
     def _at_or_after(self, instant: datetime) -> ColumnElement[bool]:
         if isinstance(self._column.type, Date):
             first = self.by.first_date(instant)
-            return self._column >= first if first is not None else not_(true())
+            return self._column >= first if first is not None else false()
         if isinstance(self._column.type, UtcDateTime):
             return self._column >= instant
         return self._column >= instant.replace(tzinfo=None)

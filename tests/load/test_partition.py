@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 import pytest
@@ -219,7 +220,7 @@ class SaleSchema(pandera.DataFrameModel):
     day: date
     shop: str
     sold_at: UtcTimestamp
-    written_at: "pandera.typing.Series[pandera.typing.DateTime]"
+    written_at: pd.Timestamp
 
 
 def sale(number: int, hours: float = 0, shop: str = "north") -> dict[str, Any]:

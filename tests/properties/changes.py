@@ -116,6 +116,12 @@ class World:
                 self.source.append(change)
                 connection.execute(insert(self._rows).values(seq=next(_numbers), **change.row))
 
+    def clear(self) -> None:
+        """Take every row out of the source."""
+        self.source = []
+        with self.databases.source.begin() as connection:
+            connection.execute(delete(self._rows))
+
     def tick_to(self, at: int) -> None:
         """Set the source's clock."""
         with self.databases.source.begin() as connection:

@@ -11,6 +11,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tasks.extract.feed import Feed
 from tasks.extract.table import TableExtract
+from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
 from tasks.load.strategy import Load
 from tasks.load.upsert import Upsert
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.slow
 
 INCREMENTAL = replace(
     ORDERS, extract=TableExtract("source", "orders", cursor="updated_at", lookback=timedelta(days=99))
+)
+
+PARTITIONED = ReplacePartition(
+    "target", "fct_orders", key=["id"], partition="updated_at", grain="day", allow_empty=True
 )
 
 first_or_second = pytest.mark.parametrize(
@@ -95,6 +100,43 @@ def test_two_overlapping_explicit_windows_both_commit_and_the_newer_version_stay
     assert loaded(databases.target)[5]["amount"] == 55
     assert _statuses(databases) == ["committed", "committed"]
     assert _staging(databases.target) == []
+
+
+@first_or_second
+def test_of_two_overlapping_windows_of_partitions_the_one_that_may_be_older_is_refused(
+    databases: Databases, winner: int
+) -> None:
+    """Whichever commits first: what the other did not see, it would delete."""
+    pipeline = replace(ORDERS, load=PARTITIONED)
+    put(databases.source, [order(number, day=number) for number in range(10)])
+    with _paused(databases, pipeline, 0, 6) as old:
+        put(databases.source, [order(5, amount=55, day=5), order(11, day=4.5)])
+        remove(databases.source, [3])
+        with _paused(databases, pipeline, 3, 10) as new:
+            both = (old, new)
+            first, second = (_release(both[place]) for place in (winner, 1 - winner))
+    assert first.exit_code == 0
+    assert (second.exit_code, second.error) == (1, "Superseded")
+    assert "or that was another window: then run it again" in second.message
+    windows = [(0, 6), (3, 10)]
+    start, end = (START + day * DAY for day in windows[1 - winner])
+    run_pipeline(pipeline, start, end)
+    assert [row["id"] for row in loaded(databases.target)] == [0, 1, 2, 4, 5, 6, 7, 8, 9, 11]
+    assert loaded(databases.target)[4]["amount"] == 55
+    assert _statuses(databases) == ["superseded" if place != winner else "committed" for place in (0, 1)] + [
+        "committed"
+    ]
+    assert _staging(databases.target) == []
+
+
+def test_two_windows_of_other_partitions_both_commit(databases: Databases) -> None:
+    pipeline = replace(ORDERS, load=PARTITIONED)
+    put(databases.source, [order(number, day=number) for number in range(6)])
+    with _paused(databases, pipeline, 0, 3) as one, _paused(databases, pipeline, 3, 6) as other:
+        for child in (one, other):
+            child.go_on()
+        assert [child.outcome().exit_code for child in (one, other)] == [0, 0]
+    assert [row["id"] for row in loaded(databases.target)] == list(range(6))
 
 
 @pytest.mark.parametrize(

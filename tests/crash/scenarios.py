@@ -15,8 +15,10 @@ from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, Table, Text
 from tasks.column_types import UtcDateTime
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
+from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
+from tasks.partitioned import Partitioned
 from tasks.pipeline import Pipeline, References, Sla
 from tasks.transform.contract import UtcTimestamp
 
@@ -242,4 +244,46 @@ BURY = Scenario(
     ["inserted", "updated", "deleted", "unchanged", "stale", "rejected"],
 )
 
-SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY)}
+PARTITION = Scenario(
+    Pipeline(
+        name="partitioned",
+        extract=_BY_CURSOR,
+        schema=ChangeSchema,
+        load=ReplacePartition(
+            "target",
+            "fct_changes",
+            key=["id"],
+            partition="updated_at",
+            grain="day",
+            zone="America/New_York",
+            max_shrink=0.9,
+            track=Partitioned("updated_at", "day"),
+        ),
+        references=_REFERENCES,
+        sla=_EVERYTHING,
+    ),
+    [
+        [*(change(number) for number in range(1, 9)), *_BAD],
+        [*(change(number) for number in range(1, 9)), *_BAD[:2], *_BAD[3:], change(22, 2)],
+        [
+            *(change(number) for number in range(1, 5)),
+            change(5, amount=5),
+            change(7, 10),  # moved to another day
+            change(8, amount=-8),  # rejected, and so not absent
+            change(9, 10),
+            change(10, 10, region="atlantis"),  # a reference that only warns
+            change(12, 10),
+            change(12, 11, amount=12),
+            change(20, amount=-1),
+            change(21, 10),
+            change(22, 10, amount=-1),
+            change(24, 10),
+            *_FRESH_LETTERS,
+        ],
+    ],
+    ["added", "inserted", "updated", "deleted", "unchanged", "deduplicated", "rejected"],
+)
+
+SCENARIOS = {
+    scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY, PARTITION)
+}

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, NullPool, create_engine, inspect, select, text
 
-from tasks.state.tables import COUNTS, dead_letters, runs, watermarks, windows
+from tasks.state.tables import COUNTS, dead_letters, partitions, runs, watermarks, windows
 
 Rows = list[tuple[Any, ...]]
 
@@ -26,6 +26,7 @@ class State:
         rows: the target table, and what is remembered beside it: its tombstones.
         letters: the dead letters.
         watermarks: of every pipeline: watermark, `covered_until` and version.
+        parts: the versions of the target's partitions.
         committed: of every committed window its ledger entry.
         ledger: the status of every attempt, oldest first.
         window_statuses: the same, as `etl_windows` has it.
@@ -35,6 +36,7 @@ class State:
     rows: Rows
     letters: Rows
     watermarks: Rows
+    parts: Rows
     committed: Rows
     ledger: list[str]
     window_statuses: list[str]
@@ -46,9 +48,9 @@ class State:
         return self.rows, self.letters
 
     @property
-    def contents(self) -> tuple[Rows, Rows, Rows, Rows]:
-        """What one commit writes: target, dead letters, watermark and the ledger's committed windows."""
-        return self.rows, self.letters, self.watermarks, self.committed
+    def contents(self) -> tuple[Rows, Rows, Rows, Rows, Rows]:
+        """What one commit writes: target, dead letters, watermark, partitions and the ledger's committed windows."""
+        return self.rows, self.letters, self.watermarks, self.parts, self.committed
 
 
 def read_state(url: str, table: str = "fct_changes") -> State:
@@ -79,6 +81,7 @@ def _read(connection: Connection, table: str) -> State:
         rows=_in_order(rows),
         letters=_in_order([(*row[:-2], row[-2] is not None, row[-1] is not None) for row in map(tuple, letters)]),
         watermarks=_in_order(marks),
+        parts=_in_order([tuple(row) for row in connection.execute(select(partitions))]),
         # By the window and by its ledger row: one without the other is a tear.
         committed=_in_order(
             [

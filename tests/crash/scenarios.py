@@ -284,6 +284,4 @@ PARTITION = Scenario(
     ["added", "inserted", "updated", "deleted", "unchanged", "deduplicated", "rejected"],
 )
 
-SCENARIOS = {
-    scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY, PARTITION)
-}
+SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY, PARTITION)}

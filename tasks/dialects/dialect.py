@@ -12,7 +12,19 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Engine, Table, Text, cast, func, insert, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    cast,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 
 from tasks.dialects.source import Source
 from tasks.window import to_utc
@@ -62,6 +74,12 @@ class Dialect(Source):
         for column in columns[1:]:
             joined = joined + literal_column("'\x1f'", Text) + cast(column, Text)
         return joined
+
+    def among(
+        self, key: Sequence[ColumnElement[Any]], others: Sequence[ColumnElement[Any]], *where: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        """Whether the key of the row at hand, never NULL, is one of `others` in those rows of their table `where`."""
+        return exists().where(*(column == other for column, other in zip(key, others, strict=True)), *where)
 
     def instant_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
         """A timestamp as text that begins `YYYY-MM-DD HH:MM:SS`, in UTC where it is an instant."""

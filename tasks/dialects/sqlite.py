@@ -2,11 +2,11 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Text, func, type_coerce
+from sqlalchemy import ColumnElement, Connection, Engine, Text, func, select, tuple_, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from tasks.dialects.dialect import Dialect, utc_now
@@ -31,6 +31,13 @@ class Sqlite(Dialect):
     def clock(self, connection: Connection) -> datetime:
         """This machine's time: the file has no other, and SQLite's is cut to the second."""
         return utc_now()
+
+    def among(
+        self, key: Sequence[ColumnElement[Any]], others: Sequence[ColumnElement[Any]], *where: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        """By a list that is made and sorted once; for EXISTS it would look through all of `others` for every row."""
+        known = select(*others).where(*(other.is_not(None) for other in others), *where)
+        return tuple_(*key).in_(known)
 
     def cursor_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """The text that SQLite keeps of a time, in one form: no zone letter, a blank before the hours."""

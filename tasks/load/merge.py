@@ -1,8 +1,8 @@
 """The merge: staged rows into the target, as far as the strategy's rights go.
 
 Upsert, Append, Replace and ReplacePartition are this one merge, with another scope: what lies in it and did not come in
-is deleted. It first classifies every staged row against the target, then writes
-what differs, and the number of rows written has to be the number classified.
+is deleted. It first classifies every staged row against the target, then writes what differs, and the number of rows
+written has to be the number classified.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from tasks.column_types import UtcDateTime
+from tasks.dialects import dialect_of
 from tasks.errors import ConservationError
 from tasks.load.parts import parts_of
 from tasks.load.strategy import Load
@@ -147,7 +148,7 @@ class Merge:
             if connection.execute(select(self.rejected).where(nameless).limit(1)).first() is not None:
                 return 0, 0
         there = select(func.count()).select_from(self.target).where(~self._marked)
-        missing = there.where(self._did_not_come())
+        missing = there.where(self._did_not_come(connection))
         gone = sum(connection.execute(missing.where(some)).scalar_one() for some in scope)
         return gone, sum(connection.execute(there.where(some)).scalar_one() for some in scope)
 
@@ -182,7 +183,7 @@ class Merge:
             key = tuple_(*(self.target.c[name] for name in self.load.key))
             self._delete(connection, [key.in_(gone_keys)], classes.deleted)
         if gone:
-            which = [self._did_not_come() & some for some in self.scope(connection)]
+            which = [self._did_not_come(connection) & some for some in self.scope(connection)]
             self._delete(connection, which, gone)
         if self._tombstones is not None:
             self._tombstones.lift(connection)
@@ -211,24 +212,25 @@ class Merge:
             parts |= parts_of(connection, by, before, both, self._kind().in_(["changed", "deleted"]))
         if gone:
             for some in self.scope(connection):
-                parts |= parts_of(connection, by, before, self.target, some, self._did_not_come())
+                parts |= parts_of(connection, by, before, self.target, some, self._did_not_come(connection))
         return parts
 
     def _alive(self) -> list[ColumnElement[bool]]:
         """What a staged row has to fulfil to be written."""
         return [*([~self._deleted] if DELETED in self.staged.c else []), *([~self._buried] if self._tombstones else [])]
 
-    def _did_not_come(self) -> ColumnElement[bool]:
+    def _did_not_come(self, connection: Connection) -> ColumnElement[bool]:
         """Target rows whose key is neither staged nor among the dead letters."""
         staged = self.staged.alias("arrived")
-        came = exists().where(and_(*(staged.c[name] == self.target.c[name] for name in self.load.key)))
-        return and_(~came, ~self._rejected())
+        key = [self.target.c[name] for name in self.load.key]
+        came = dialect_of(connection.engine).among(key, [staged.c[name] for name in self.load.key])
+        return and_(~came, ~self._rejected(connection))
 
-    def _rejected(self) -> ColumnElement[bool]:
+    def _rejected(self, connection: Connection) -> ColumnElement[bool]:
         """Target rows whose key is among the dead letters."""
-        pairs = zip(key_columns(self.rejected), self.load.key, strict=True)
-        rejected = exists().where(and_(*(column == self.target.c[name] for column, name in pairs)))
-        return rejected if self.cleared_at is None else rejected.where(self.rejected.c[ROW] > self.cleared_at)
+        key = [self.target.c[name] for name in self.load.key]
+        uncleared = [] if self.cleared_at is None else [self.rejected.c[ROW] > self.cleared_at]
+        return dialect_of(connection.engine).among(key, key_columns(self.rejected), *uncleared)
 
     def _expect(self, done: str, rows: int, expected: int) -> None:
         if rows != expected:

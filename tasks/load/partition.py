@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Date, Table, and_, false, not_, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Date, Table, and_, exists, false, not_, or_, select, true
 
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError
@@ -16,6 +16,7 @@ from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Grain, Partitioned
+from tasks.state.dead_letters import key_columns
 from tasks.window import Window
 
 _AT_ONCE = 200
@@ -114,7 +115,9 @@ class PartitionMerge(Merge):
         if self.cursor == load.partition and incoming.scope is not None:
             # Of what was read whole, the source holds nothing newer: such a row was taken away, or put back to an
             # earlier time. One that came in, and was rejected, is there all the same.
-            replaced = and_(self._within(incoming.scope), not_(self._rejected()))
+            pairs = zip(key_columns(self.rejected), load.key, strict=True)
+            rejected = exists().where(*(column == self.target.c[name] for column, name in pairs))
+            replaced = and_(self._within(incoming.scope), not_(rejected))
             self._stale = and_(self._stale, not_(replaced))
 
     def scope(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
@@ -128,8 +131,8 @@ class PartitionMerge(Merge):
         gone: set[str] = set()
         kept: set[str] = set()
         for some in self.scope(connection):
-            gone |= parts_of(connection, self.by, self._column, self.target, some, self._did_not_come())
-            kept |= parts_of(connection, self.by, self._column, self.target, some, self._rejected())
+            gone |= parts_of(connection, self.by, self._column, self.target, some, self._did_not_come(connection))
+            kept |= parts_of(connection, self.by, self._column, self.target, some, self._rejected(connection))
         if gone:
             kept |= parts_of(connection, self.by, self.staged.c[self.by.column], self.staged, *self._alive())
         return sorted(gone - kept)

@@ -14,6 +14,7 @@ from sqlalchemy import ClauseElement, Dialect, create_engine
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.load.append import Append
+from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
 from tasks.load.strategy import Load
 from tasks.load.target import staged_table
@@ -21,13 +22,14 @@ from tasks.load.tombstones import tombstone_table
 from tasks.load.upsert import Upsert
 from tasks.load.writer import Classes, Incoming
 from tasks.state.dead_letters import rejected_table
+from tasks.window import Window
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "load-sql.md"
 
 COLUMNS = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
-        pa.field("customer", pa.string()),
+        pa.field("customer", pa.string(), nullable=False),
         pa.field("updated_at", UTC_TIMESTAMP, nullable=False),
     ]
 )
@@ -42,12 +44,14 @@ class Case:
         load: the strategy.
         cursor: column that orders versions, or None.
         changes: staged rows may be deletes.
+        scope: ranges of the partition column of which everything came in, or None.
     """
 
     title: str
     load: Load
     cursor: str | None = None
     changes: bool = False
+    scope: tuple[Window, ...] | None = None
 
 
 CASES = [
@@ -58,6 +62,11 @@ CASES = [
     Case("Upsert of a feed, with soft deletes",
          Upsert("warehouse", "fct_orders", key=["id"], soft_delete="deleted_at"), changes=True),
     Case("Append", Append("warehouse", "fct_orders", key=["id"]), "updated_at"),
+    Case("ReplacePartition, by a cursor",
+         ReplacePartition("warehouse", "fct_orders", key=["id"], partition="updated_at", grain="day"), "updated_at",
+         scope=(Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),)),
+    Case("ReplacePartition, of the values that came in",
+         ReplacePartition("warehouse", "fct_orders", key=["id"], partition="customer")),
 ]  # fmt: skip
 
 DIALECTS: dict[str, Dialect] = {
@@ -78,6 +87,10 @@ class Recorder:
     said: list[str] = field(default_factory=list)
 
     rowcount = 1
+
+    @property
+    def engine(self) -> "Recorder":
+        return self
 
     def execute(self, statement: ClauseElement, *_: Any, **__: Any) -> "Recorder":
         text = str(statement.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
@@ -107,6 +120,7 @@ def statements(case: Case, dialect: Dialect) -> list[str]:
         cursor=case.cursor,
         now=datetime(2026, 1, 1, tzinfo=UTC),
         tombstones=tombstone_table(target, load.key, case.cursor) if case.changes and case.cursor else None,
+        scope=case.scope,
     )
     connection: Any = Recorder(dialect)
     writer = load.writer(incoming)

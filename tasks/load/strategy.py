@@ -1,7 +1,7 @@
 """`Load`: what a commit asks of a write strategy.
 
-`Upsert`, `Append` and `Replace` are one merge (`merge.py`) with another scope and other rights; each class says
-only what it allows.
+`Upsert`, `Append`, `Replace` and `ReplacePartition` are one merge (`merge.py`) with another scope and other rights;
+each class says only what it allows.
 """
 
 from collections.abc import Sequence

@@ -151,7 +151,7 @@ def refuse_if_superseded(connection: Connection, attempt: Attempt, opened_at: da
         raise Superseded(
             f"{attempt}: {attempt.target} already holds data read at {overlapping[0].read_at.isoformat()}, after this "
             f"attempt began to read at {opened_at.isoformat()}; nothing was written. Nothing needs to be done, unless "
-            "the source has changed since, or that was another window: then run it again."
+            "the source has changed since, or this window reaches beyond that one: then run it again."
         )
 
 

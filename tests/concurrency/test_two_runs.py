@@ -117,7 +117,7 @@ def test_of_two_overlapping_windows_of_partitions_the_one_that_may_be_older_is_r
             first, second = (_release(both[place]) for place in (winner, 1 - winner))
     assert first.exit_code == 0
     assert (second.exit_code, second.error) == (1, "Superseded")
-    assert "or that was another window: then run it again" in second.message
+    assert "or this window reaches beyond that one: then run it again" in second.message
     windows = [(0, 6), (3, 10)]
     start, end = (START + day * DAY for day in windows[1 - winner])
     run_pipeline(pipeline, start, end)

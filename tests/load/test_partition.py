@@ -1,27 +1,23 @@
 """`ReplacePartition`: which rows of the target it replaces, which it leaves alone, and what it refuses."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pandas as pd
-import pandera.pandas as pandera
-import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
 from tasks.errors import ConfigError, GuardRefused
-from tasks.extract.feed import Opening
-from tasks.extract.rows import RowsExtract
+from tasks.extract.api import ApiExtract
+from tasks.extract.api_children import ApiChildren
+from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
-from tasks.extract.window_chunk import WindowChunk
-from tasks.load.partition import ReplacePartition, joined_windows
+from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
 from tasks.pipeline import Overrides, Pipeline, run_pipeline
-from tasks.transform.contract import UtcTimestamp
 from tasks.window import Window
 from tests.conftest import Databases
+from tests.load.sales import by_dates, sale, sales
 from tests.orders import DAY, ORDERS, START, loaded, order, put, remove
 
 BY_DAY = ReplacePartition("target", "fct_orders", key=["id"], partition="updated_at", grain="day", max_shrink=1)
@@ -212,158 +208,6 @@ def test_in_a_window_that_reads_both_days_a_row_moves_to_the_earlier_one(databas
     assert amounts(databases)[20] == 5
 
 
-# -- partitions that came in ------------------------------------------------------------------------------------------
-
-
-class SaleSchema(pandera.DataFrameModel):
-    id: int
-    day: date
-    shop: str
-    sold_at: UtcTimestamp
-    written_at: pd.Timestamp
-
-
-def sale(number: int, hours: float = 0, shop: str = "north") -> dict[str, Any]:
-    sold_at = START + timedelta(hours=hours)
-    return {"id": number, "day": sold_at.date(), "shop": shop, "sold_at": sold_at,
-            "written_at": sold_at.replace(tzinfo=None)}  # fmt: skip
-
-
-def sales(partition: str, *rows: dict[str, Any], cursor: str | None = None, **how: Any) -> Pipeline:
-    """A pipeline that brings these rows."""
-    load = ReplacePartition("target", "fct_sales", key=["id"], partition=partition, max_shrink=1, **how)
-    return Pipeline("sales", RowsExtract(pa.Table.from_pylist(list(rows)), "sales", cursor), SaleSchema, load)
-
-
-def sold(databases: Databases) -> list[int]:
-    with databases.target.connect() as connection:
-        return list(connection.execute(text("SELECT id FROM fct_sales ORDER BY id")).scalars())
-
-
-@pytest.mark.parametrize(
-    ("partition", "grain"), [("day", "day"), ("day", None), ("sold_at", "day"), ("written_at", "day")]
-)
-def test_without_a_window_the_partitions_that_came_in_are_replaced(
-    databases: Databases, partition: str, grain: Any
-) -> None:
-    run_pipeline(sales(partition, sale(1), sale(2, 23), sale(3, 24), sale(4, 47), sale(5, 48), grain=grain))
-    counts = run_pipeline(sales(partition, sale(3, 25), sale(9, 100), grain=grain)).counts
-    assert (counts.updated, counts.inserted, counts.deleted) == (1, 1, 1)
-    assert sold(databases) == [1, 2, 3, 5, 9]
-
-
-def test_a_month_of_dates_is_replaced(databases: Databases) -> None:
-    run_pipeline(sales("day", sale(1), sale(2, 24 * 30), sale(3, 24 * 31), grain="month"))
-    run_pipeline(sales("day", sale(4, 24 * 3), grain="month"))
-    assert sold(databases) == [3, 4]
-
-
-def test_a_partition_may_be_any_value(databases: Databases) -> None:
-    run_pipeline(sales("shop", sale(1), sale(2), sale(3, shop="south"), sale(4, shop="o'west")))
-    run_pipeline(sales("shop", sale(2), sale(5, shop="o'west")))
-    assert sold(databases) == [2, 3, 5]
-
-
-@pytest.mark.parametrize(
-    ("zone", "kept"), [("UTC", [1, 4]), ("Asia/Kolkata", [1, 2, 4]), ("America/St_Johns", [1, 2, 4])]
-)
-def test_an_hour_is_that_of_the_zone(databases: Databases, zone: str, kept: list[int]) -> None:
-    """Half an hour ahead, or behind, an hour begins at half past: 12:20 lies in another one than 12:40."""
-    run_pipeline(sales("sold_at", sale(1, 11.99), sale(2, 12.3), sale(3, 12.7), sale(4, 13.6), grain="hour", zone=zone))
-    run_pipeline(sales("sold_at", sale(4, 13.6), sale(5, 12.9), grain="hour", zone=zone))
-    assert sold(databases) == [*kept, 5]
-
-
-def test_as_many_ranges_as_came_in_are_replaced(databases: Databases) -> None:
-    """Every other hour: nothing of them can be joined."""
-    first = [sale(number, hours=number) for number in range(900)]
-    run_pipeline(sales("sold_at", *first, grain="hour"))
-    counts = run_pipeline(sales("sold_at", *(sale(1000 + n, hours=n) for n in range(0, 900, 2)), grain="hour")).counts
-    assert (counts.inserted, counts.deleted) == (450, 450)
-    assert sold(databases) == [*range(1, 900, 2), *range(1000, 1900, 2)]
-
-
-def test_an_extract_of_nothing_without_a_window_deletes_nothing(sqlite: Databases) -> None:
-    run_pipeline(sales("day", sale(1)))
-    empty = replace(sales("day"), extract=RowsExtract(pa.Table.from_pylist([sale(1)]).slice(0, 0), "sales"))
-    assert run_pipeline(empty).counts.deleted == 0
-    assert sold(sqlite) == [1]
-
-
-def test_rows_in_memory_lie_in_no_window_whatever_their_cursor(sqlite: Databases) -> None:
-    run_pipeline(sales("sold_at", sale(1), sale(2, 30), cursor="sold_at", grain="day"))
-    run_pipeline(sales("sold_at", sale(3, 31), cursor="sold_at", grain="day"))
-    assert sold(sqlite) == [1, 3]
-
-
-# -- partitions that the extract says it brings ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Changed:
-    """Rows, and the ranges they are all there is of."""
-
-    rows: pa.Table
-    ranges: tuple[Window, ...]
-
-    connection = dataset = "memory"
-    cursor = initial = None
-    lookback = timedelta(0)
-    tells_deletes = False
-
-    def bound(self) -> None: ...
-
-    def batches(self, window: Window) -> Iterator[pa.Table]:
-        yield self.rows
-
-    def null_cursors(self) -> int:
-        return 0
-
-    def unfinished(self, position: str | None) -> None: ...
-
-    def open_window(self, asked: Opening) -> "ChangedChunk":
-        return ChangedChunk(self, asked.window, scope=self.ranges)
-
-
-@dataclass(frozen=True)
-class ChangedChunk(WindowChunk):
-    scope: tuple[Window, ...] = ()
-
-
-def changed(partition: str, ranges: list[tuple[float, float]], *rows: dict[str, Any], **how: Any) -> Pipeline:
-    """A pipeline that brings everything of these ranges, in hours."""
-    windows = tuple(Window(*(START + timedelta(hours=bound) for bound in bounds)) for bounds in ranges)
-    table = pa.Table.from_pylist([sale(0), *rows]).slice(1)
-    return replace(sales(partition, sale(1), **how), extract=Changed(table, windows))
-
-
-def test_the_ranges_that_the_extract_brings_are_replaced(databases: Databases) -> None:
-    run_pipeline(sales("sold_at", *(sale(number, 24 * number) for number in range(6)), grain="day"))
-    ranges = [(24.0, 48.0), (48.0, 72.0), (96.0, 120.0)]
-    with pytest.raises(GuardRefused, match="nothing came in for 2026-01-02, 2026-01-05, of which"):
-        run_pipeline(changed("sold_at", ranges, sale(2, 48), sale(5, 121), grain="day"))
-    counts = run_pipeline(changed("sold_at", ranges, sale(2, 49), sale(5, 121), grain="day", allow_empty=True)).counts
-    assert (counts.extracted, counts.updated, counts.deleted) == (2, 2, 2), "what lies outside comes in all the same"
-    assert sold(databases) == [0, 2, 3, 5]
-
-
-def test_an_extract_that_brings_no_range_deletes_nothing(sqlite: Databases) -> None:
-    run_pipeline(sales("sold_at", sale(1), sale(2), grain="day"))
-    run_pipeline(changed("sold_at", [], sale(1, 1), grain="day"))
-    assert sold(sqlite) == [1, 2]
-
-
-def test_a_range_holds_the_dates_that_begin_in_it(databases: Databases) -> None:
-    """In New York a date begins at 05:00 UTC in January."""
-    how: dict[str, Any] = {"grain": "day", "zone": "America/New_York", "allow_empty": True}
-    run_pipeline(sales("day", *(sale(number, 24 * number) for number in range(4)), **how))
-    run_pipeline(changed("day", [(29.0, 53.0)], sale(9, 24), **how))
-    assert sold(databases) == [0, 2, 3, 9]
-
-
-# -- declarations that make no sense -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -378,6 +222,11 @@ def test_a_declaration_that_makes_no_sense_is_refused(wrong: dict[str, Any], mes
         replace(BY_DAY, **wrong)
 
 
+OF_PARENTS = ApiChildren(
+    parents=ApiExtract("shop", "/customers"), children=ApiExtract("shop", "/customers/{id}/orders", cursor="updated_at")
+)
+
+
 @pytest.mark.parametrize(
     ("pipeline", "message"),
     [
@@ -388,6 +237,10 @@ def test_a_declaration_that_makes_no_sense_is_refused(wrong: dict[str, Any], mes
         (replace(DAILY, load=replace(BY_DAY, partition="customer", grain=None)), "Declare the column not nullable"),
         (replace(DAILY, load=replace(BY_DAY, partition="id", grain=None)), "only some rows of a partition come in"),
         (replace(DAILY, load=replace(BY_DAY, grain=None)), "a window of the cursor is a range"),
+        (replace(DAILY, extract=SnapshotDiff("source", "orders", key=["id"])), "a feed brings only what changed"),
+        (replace(DAILY, extract=OF_PARENTS), "each parent goes on at its own watermark"),
+        (by_dates(zone="Asia/Tokyo"), "Leave the zones out, or declare `day: UtcTimestamp`"),
+        (by_dates(read_in="Asia/Tokyo"), "Leave the zones out, or declare `day: UtcTimestamp`"),
     ],
 )
 def test_a_pipeline_whose_partitions_make_no_sense_is_refused(
@@ -400,10 +253,3 @@ def test_a_pipeline_whose_partitions_make_no_sense_is_refused(
 def test_a_track_is_held_against_the_contract(sqlite: Databases) -> None:
     with pytest.raises(ConfigError, match="the contract has no such column"):
         run_pipeline(replace(DAILY, load=replace(BY_DAY, track=Partitioned("sold_at", "day"))))
-
-
-def test_windows_that_touch_are_one_range() -> None:
-    one, two, three, four = (Window(*days(first, end)) for first, end in ((0, 1), (1, 2), (1, 3), (5, 6)))
-    assert joined_windows([four, two, one, three]) == [Window(*days(0, 3)), four]
-    assert joined_windows([Window(None, START), Window(START, None)]) == [Window()]
-    assert joined_windows([Window(START, START)]) == []

@@ -142,7 +142,7 @@ class Partitioned:
 
     def first_date(self, instant: datetime) -> date | None:
         """The first date that stands for `instant` or a later one; None where the calendar has ended."""
-        day: date | None = self._day(instant)
+        day: date | None = instant.date()
         while day is not None and (self._begin(day) or instant) < instant:
             day = _later(day)
         return day

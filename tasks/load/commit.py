@@ -246,9 +246,10 @@ class Commit:
                 "may be empty. Nothing was written. Check that the source is whole; if it is, run it with "
                 "Overrides(max_shrink=...), and with allow_empty=True where it really is empty."
             )
+        held = repr(self.load.table) + (", as far as it was read," if self.arrivals.scope is not None else "")
         if total and not counts.extracted and not self.limit.allow_empty:
             return (
-                f"{self.attempt}: the extract is empty, and {self.load.table!r} holds {total:,} rows. Empty is not "
+                f"{self.attempt}: the extract is empty, and {held} holds {total:,} rows. Empty is not "
                 "deleted: nothing was written. Check the source; if it really is empty, run it with "
                 "Overrides(allow_empty=True, max_shrink=1)."
             )
@@ -261,7 +262,7 @@ class Commit:
             )
         if total and gone / total > self.limit.share:
             return (
-                f"{self.attempt}: {gone:,} of the {total:,} rows of {self.load.table!r} are not in the extract, more "
+                f"{self.attempt}: {gone:,} of the {total:,} rows of {held} are not in the extract, more "
                 f"than max_shrink={self.limit.share:.0%} allows. Nothing was written. Check that the source is "
                 "whole; if it is, run it with Overrides(max_shrink=...)."
             )

@@ -134,11 +134,12 @@ def test_an_extract_that_brings_no_range_deletes_nothing(sqlite: Databases) -> N
     assert sold(sqlite) == [1, 2]
 
 
-def test_a_range_holds_the_dates_that_begin_in_it(databases: Databases) -> None:
-    """In New York a date begins at 05:00 UTC in January."""
-    how: dict[str, Any] = {"grain": "day", "zone": "America/New_York", "allow_empty": True}
+@pytest.mark.parametrize(("zone", "begins"), [("America/New_York", 29.0), ("Asia/Tokyo", 15.0), ("UTC", 0.5)])
+def test_a_range_holds_the_dates_that_begin_in_it(databases: Databases, zone: str, begins: float) -> None:
+    """The 2nd of January begins at 05:00 UTC in New York, in Tokyo at 15:00 of the day before."""
+    how: dict[str, Any] = {"grain": "day", "zone": zone, "allow_empty": True}
     run_pipeline(sales("day", *(sale(number, 24 * number) for number in range(4)), **how))
-    run_pipeline(changed("day", [(29.0, 53.0)], sale(9, 24), **how))
+    run_pipeline(changed("day", [(begins, begins + 24)], sale(9, 24), **how))
     assert sold(databases) == [0, 2, 3, 9]
 
 

@@ -47,6 +47,15 @@ def announce_run(pipeline: Pipeline, report: RunReport) -> None:
     show_report(pipeline.name, rows, str(report))
 
 
+def announce_skipped(pipeline: Pipeline, report: RunReport) -> None:
+    """Tell that a run read nothing, or no more than its windows, and why."""
+    body = {"run_id": report.run_id, "target": pipeline.load.table, "reason": report.skipped}
+    emit("etl.run.skipped", pipeline.name, body)
+    logger().warning("%s", report.skipped, extra={"pipeline": pipeline.name, "run_id": report.run_id})
+    if not report.windows:
+        show_report(pipeline.name, [{"skipped": report.skipped}], str(report))
+
+
 def raise_error_rate(pipeline: Pipeline, counts: Counts, body: dict[str, Any]) -> None:
     """Raise the alert event where the error rate is strictly above what the SLA allows."""
     limit = pipeline.sla.max_error_rate

@@ -12,6 +12,7 @@ from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
 from tasks.transform.references import References
+from tasks.upstreams import DependsOn, upstreams
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -55,6 +56,7 @@ class Pipeline:
         adds_rows: the transform may make several rows of one; the additional ones count as added.
         split: longest window of one commit, so that a crash loses at most one; None never splits.
         max_attempts: how often a window is tried when a source or the target is unavailable.
+        depends_on: pipelines that have to have come as far as a run reads; a name alone is `DependsOn(name)`.
     """
 
     name: str
@@ -68,3 +70,13 @@ class Pipeline:
     adds_rows: bool = False
     split: timedelta | None = None
     max_attempts: int = 4
+    depends_on: Sequence[str | DependsOn] = ()
+
+    def __post_init__(self) -> None:
+        reads_now = isinstance(self.extract, Feed) or self.extract.cursor is None
+        object.__setattr__(self, "depends_on", upstreams(self.name, self.depends_on, reads_now=reads_now))
+
+    @property
+    def upstreams(self) -> tuple[DependsOn, ...]:
+        """What `depends_on` says, in full."""
+        return tuple(one for one in self.depends_on if isinstance(one, DependsOn))

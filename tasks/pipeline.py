@@ -6,12 +6,24 @@ A flow file imports everything it declares with from here.
 from datetime import datetime
 
 from tasks.declaration import Pipeline, Sla
+from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
 from tasks.transform.references import References
+from tasks.upstreams import DependsOn
 
-__all__ = ["Overrides", "Pipeline", "References", "Sla", "remove_feed", "run_pipeline"]
+__all__ = [
+    "DependsOn",
+    "Overrides",
+    "Pipeline",
+    "References",
+    "Sla",
+    "finished",
+    "remove_feed",
+    "run_pipeline",
+    "skip_pipeline",
+]
 
 
 def run_pipeline(
@@ -35,7 +47,7 @@ def run_pipeline(
         overrides: guards to set aside for this run; recorded in the ledger.
 
     Returns:
-        What was committed.
+        What was committed. Where an upstream was behind, `skipped` says so, and nothing was read.
 
     Raises:
         TidegateError: see `tasks.errors`; nothing of the window that raised is in the target.
@@ -53,3 +65,20 @@ def remove_feed(pipeline: Pipeline) -> None:
         TidegateError: see `tasks.errors`; call it again.
     """
     Run(pipeline).remove_feed()
+
+
+def skip_pipeline(pipeline: Pipeline, reason: str) -> RunReport:
+    """Read nothing, and say so in the ledger: a row with the status `skipped` and `reason`.
+
+    Raises:
+        TidegateError: the target did not take the row.
+    """
+    return Run(pipeline).skip(reason)
+
+
+def finished(report: RunReport) -> RunReport:
+    """`report`; a flow that returns it like this ends in the state `Skipped`, of type Completed, where it read nothing.
+
+    For the last line of a flow whose pipeline has `depends_on`. Whoever calls the flow gets the report either way.
+    """
+    return report if report.skipped is None else skipped_state(report, report.skipped)

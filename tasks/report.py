@@ -41,6 +41,7 @@ class RunReport:
         watermark: highest cursor ever extracted.
         covered_until: source time below which everything is in the target.
         position: how far a feed has come, in the source's own terms, or what an API left for the next run; else None.
+        skipped: why the run read nothing, or no more than these windows; None where it read all it could.
     """
 
     pipeline: str
@@ -50,6 +51,7 @@ class RunReport:
     watermark: datetime | None
     covered_until: datetime | None
     position: str | None = None
+    skipped: str | None = None
 
     @property
     def late(self) -> int:
@@ -94,9 +96,12 @@ class RunReport:
             "position": self.position,
             "error_rate": self.counts.error_rate,
             "seconds": self.seconds,
+            "skipped": self.skipped,
         }
 
     def __str__(self) -> str:
+        if self.skipped is not None and not self.windows:
+            return self.skipped
         rate = f"error rate {self.counts.error_rate:.2%}"
         of = "changes" if any(window.attempt.kind == "changes" for window in self.windows) else self.window
         return f"{self.pipeline} {of}: {self.counts}, {rate}, {self.seconds:.1f} s"

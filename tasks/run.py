@@ -10,18 +10,19 @@ from typing import TypeVar
 from sqlalchemy import inspect
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from tasks.announce import announce_run
+from tasks.admission import Admission
+from tasks.announce import announce_run, announce_skipped
 from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
 from tasks.load.target import ensure_target
-from tasks.observe.context import logger
+from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
 from tasks.plan import Plan, plan
 from tasks.report import RunReport, WindowReport
 from tasks.run_scope import run_scope
-from tasks.state.attempts import Attempt, Kind, new_token, record_unplanned
+from tasks.state.attempts import Attempt, Kind, Status, new_token, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, read_watermark
@@ -44,22 +45,30 @@ class Run:
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
         """See `run_pipeline`."""
         began = time.monotonic()
-        name = self.pipeline.name
         try:
-            planned = self._persist(name, partial(self._prepare, start, end, full_refresh))
+            planned = self._planned(start, end, full_refresh)
         except TidegateError as error:
-            self._record_unplanned(start, end, error)
+            with contextlib.suppress(TidegateError):
+                self._record_unplanned(start, end, f"{type(error).__name__}: {error}", "failed")
             raise
-        done = tuple(self._windows(planned, full_refresh))
-        if planned.rest:
-            planned = self._persist(name, partial(self._prepare, start, end, full_refresh))
-            done += tuple(self._windows(planned, full_refresh))
-        seen = self._persist(name, self._watermark)
-        report = RunReport(
-            name, self.run_id, done, time.monotonic() - began, seen.value, seen.covered_until, seen.position
-        )
-        announce_run(self.pipeline, report)
-        return report
+        done: tuple[WindowReport, ...] = ()
+        if isinstance(planned, Plan):
+            done = tuple(self._windows(planned, full_refresh))
+            if not planned.rest:
+                return self._report(began, done)
+            planned = self._planned(start, end, full_refresh)
+        if isinstance(planned, Plan):
+            return self._report(began, done + tuple(self._windows(planned, full_refresh)))
+        self._persist(self.pipeline.name, partial(self._record_unplanned, start, end, planned, "skipped"))
+        return self._report(began, done, planned)
+
+    def skip(self, reason: str) -> RunReport:
+        """See `tasks.pipeline.skip_pipeline`."""
+        began, parts = time.monotonic(), self.assembly
+        with parts.target_errors(self.pipeline.name):
+            ensure_schema(parts.engine, parts.dialect)
+        self._persist(self.pipeline.name, partial(self._record_unplanned, None, None, reason, "skipped"))
+        return self._report(began, (), reason)
 
     def remove_feed(self) -> None:
         """See `tasks.pipeline.remove_feed`."""
@@ -121,27 +130,55 @@ class Run:
             ensure_target(parts.engine, parts.dialect, parts.target)
             if parts.tombstones is not None:
                 ensure_target(parts.engine, parts.dialect, parts.tombstones)
-            self._expect_references()
         return plan(self.pipeline, self._watermark(), start, end, full_refresh=full_refresh)
 
-    def _record_unplanned(self, start: datetime | None, end: datetime | None, error: TidegateError) -> None:
-        """Best effort: a source that is away is told of in the ledger too, although no window was opened."""
+    def _planned(self, start: datetime | None, end: datetime | None, full_refresh: bool) -> Plan | str:
+        """What to read, as far as the upstreams have come; why nothing, where they are behind."""
+        name = self.pipeline.name
+        again = partial(self._persist, name, partial(self._prepare, start, end, full_refresh))
+        read = again()
+        planned: Plan | str = read
+        if self.pipeline.depends_on:
+            admission, seen = Admission(self.assembly), Watermark() if full_refresh else self._watermark()
+            # A task run of its own, so that a run that waits is seen to.
+            admit = as_task("upstreams", partial(admission.admit, read, seen, again))
+            planned = self._persist(name, admit)
+        if isinstance(planned, Plan):
+            self._persist(name, self._expect_references)
+        return planned
+
+    def _record_unplanned(self, start: datetime | None, end: datetime | None, message: str, status: Status) -> None:
+        """A source that is away, or an upstream, is told of in the ledger too, although no window was opened."""
         parts, extract = self.assembly, self.pipeline.extract
         kind: Kind = "changes" if parts.feed else "full" if extract.cursor is None else "incremental"
+        asked = Window.parse(start, end)
+        attempt = Attempt(
+            self.pipeline.name, self.pipeline.load.table, self.run_id, "explicit" if start or end else kind, asked
+        )
         with (
-            contextlib.suppress(TidegateError),
             parts.target_errors(self.pipeline.name),
             parts.dialect.transaction(parts.engine) as connection,
         ):
-            asked = Window.parse(start, end)
-            attempt = Attempt(
-                self.pipeline.name, self.pipeline.load.table, self.run_id, "explicit" if start or end else kind, asked
-            )
-            message = redact(f"{type(error).__name__}: {error}")
-            record_unplanned(connection, attempt, message, parts.dialect.clock(connection), parts.details())
+            now = parts.dialect.clock(connection)
+            record_unplanned(connection, attempt, redact(message), now, parts.details(), status)
+
+    def _report(self, began: float, done: tuple[WindowReport, ...], skipped: str | None = None) -> RunReport:
+        """The end of a run, told to the outside."""
+        name = self.pipeline.name
+        seen = self._persist(name, self._watermark)
+        seconds = time.monotonic() - began
+        report = RunReport(name, self.run_id, done, seconds, seen.value, seen.covered_until, seen.position, skipped)
+        if skipped is not None:
+            announce_skipped(self.pipeline, report)
+        if done or skipped is None:
+            announce_run(self.pipeline, report)
+        return report
 
     def _expect_references(self) -> None:
-        inspector = inspect(self.assembly.engine)
+        if not self.pipeline.references:
+            return
+        with self.assembly.target_errors(self.pipeline.name):
+            inspector = inspect(self.assembly.engine)
         for reference in self.pipeline.references:
             schema, _, table = reference.table.rpartition(".")
             if not inspector.has_table(table, schema or None):

@@ -6,7 +6,7 @@ Prefect is imported only where it is running already: as plain Python a run star
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from prefect.context import FlowRunContext
@@ -41,6 +41,19 @@ def as_task(name: str, step: Callable[[], Result]) -> Callable[[], Result]:
     from prefect.cache_policies import NO_CACHE
 
     return task(name=name, retries=0, cache_policy=NO_CACHE, persist_result=False)(step)
+
+
+def skipped_state(result: Result, message: str) -> Result:
+    """What a flow returns that did not do its work, on purpose: inside a flow run, Prefect's state `Skipped`.
+
+    It is of the type Completed, with `message`, and carries `result`, which is what a caller of the flow gets.
+    Elsewhere `result` itself.
+    """
+    if _flow_run_context() is None:
+        return result
+    from prefect.states import Completed
+
+    return cast(Result, Completed(name="Skipped", message=message, data=result))
 
 
 def _flow_run_context() -> "FlowRunContext | None":

@@ -9,7 +9,8 @@ def emit(event: str, pipeline: str, payload: dict[str, Any]) -> None:
     """Emit `etl.…` for the resource `etl.pipeline.<name>`, related to the flow run; nothing outside of one.
 
     Args:
-        event: `etl.run.committed`, `etl.run.error-rate-exceeded`, `etl.window.covered` or `etl.dataset.landed`.
+        event: `etl.run.committed`, `etl.run.skipped`, `etl.run.error-rate-exceeded`, `etl.window.covered` or
+            `etl.dataset.landed`.
         pipeline: name of the pipeline.
         payload: plain JSON; no secrets, no rows.
     """

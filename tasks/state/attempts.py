@@ -16,7 +16,7 @@ from tasks.state.tables import runs, targets, windows
 from tasks.window import Window
 
 Kind = Literal["full", "incremental", "explicit", "changes"]
-Status = Literal["running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed"]
+Status = Literal["running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed", "skipped"]
 
 _STAGED = "etl_staged_"
 _REJECTED = "etl_rejected_"
@@ -89,7 +89,12 @@ def open_attempt(connection: Connection, attempt: Attempt, owner: str, now: date
 
 
 def record_unplanned(
-    connection: Connection, attempt: Attempt, message: str, now: datetime, details: dict[str, Any]
+    connection: Connection,
+    attempt: Attempt,
+    message: str,
+    now: datetime,
+    details: dict[str, Any],
+    status: Status = "failed",
 ) -> None:
     """Write to the ledger that a run ended before it had a window; nothing else of the attempt exists.
 
@@ -99,8 +104,9 @@ def record_unplanned(
         message: why.
         now: target clock.
         details: see `open_attempt`.
+        status: `failed`, or `skipped` where nothing was read on purpose.
     """
-    row = {**_shared(attempt), "status": "failed", "message": message, "started_at": now, "finished_at": now}
+    row = {**_shared(attempt), "status": status, "message": message, "started_at": now, "finished_at": now}
     connection.execute(insert(runs).values(**row, **details))
 
 

@@ -12,6 +12,7 @@
     │   ├── TargetError               the target refused for good
     │   ├── ContractError             a column or a transform is broken, not a row
     │   └── ConservationError         the counts of a window do not add up: a bug, nothing was written
+    ├── GraphFailed                 some pipelines of a graph failed; the others were carried out
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -107,6 +108,10 @@ class ContractError(FatalError):
 
 class ConservationError(FatalError):
     """The outcomes of a window do not add up to what was extracted. The commit was rolled back."""
+
+
+class GraphFailed(TidegateError):
+    """Some pipelines of a graph failed, and all that does not depend on them was carried out. Run it again."""
 
 
 class Refusal(TidegateError):

@@ -8,7 +8,7 @@ from prefect import flow
 
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
+from tasks.pipeline import DependsOn, Overrides, Pipeline, Sla, finished, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
 from tasks.transform.references import References
@@ -63,6 +63,8 @@ PIPELINE = Pipeline(
     ],
     load=Upsert("warehouse", "fct_flights", key=["flight_id"]),
     sla=Sla(max_runtime=timedelta(hours=2), max_freshness=timedelta(hours=26), max_error_rate=0.05),
+    # Both lists are loaded once a night, and flights every hour.
+    depends_on=[DependsOn("airports", max_age=timedelta(hours=26)), DependsOn("planes", max_age=timedelta(hours=26))],
 )
 
 
@@ -71,4 +73,4 @@ def flights(
     start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
 ) -> RunReport:
     """Sync what changed since the watermark, or replay `[start, end)` of `updated_at`."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+    return finished(run_pipeline(PIPELINE, start, end, overrides=overrides))

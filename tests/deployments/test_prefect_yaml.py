@@ -58,8 +58,8 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["description"]
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
-    follows_a_log = deployment["name"] == "bookings"
-    assert deployment["parameters"] == ({"full_refresh": False} if follows_a_log else {"start": None, "end": None})
+    others = {"bookings": {"full_refresh": False}, "nightly": {"at_once": 4}}
+    assert deployment["parameters"] == others.get(deployment["name"], {"start": None, "end": None})
     assert deployment["work_pool"]["name"] == "tidegate"
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import Engine, inspect
 
@@ -24,22 +24,27 @@ _LONGEST_PAUSE = 60.0
 """Seconds between two looks at the watermarks; doubled each time."""
 
 
+_EVER = datetime.max.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How far the upstreams have come.
 
     Attributes:
-        covered: `covered_until` of each, UTC; None where it has committed nothing that tells one.
+        marks: the watermark of each.
         now: the target's clock, UTC.
     """
 
-    covered: Mapping[DependsOn, datetime | None]
+    marks: Mapping[DependsOn, Watermark]
     now: datetime
 
     def of(self, upstream: DependsOn) -> datetime | None:
         """Until when may be read what depends on `upstream`; None is nothing."""
-        covered = self.covered[upstream]
-        return None if covered is None else covered + upstream.max_age
+        mark = self.marks[upstream]
+        if upstream.max_age is None:
+            return _EVER if mark.version else None
+        return None if mark.covered_until is None else mark.covered_until + upstream.max_age
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +53,25 @@ class Behind:
 
     Attributes:
         upstream: which.
-        covered_until: how far it has come, UTC; None where it has committed nothing that tells.
-        needed: how far it has to come, UTC; None where anything would do.
+        mark: its watermark.
+        read: what it has to reach, its `max_age` included, UTC; None where anything would do.
         beyond: that very instant is not enough.
     """
 
     upstream: DependsOn
-    covered_until: datetime | None
-    needed: datetime | None
+    mark: Watermark
+    read: datetime | None
     beyond: bool = False
 
     def __str__(self) -> str:
-        name = self.upstream.pipeline
-        come = f"covered until {self.covered_until.isoformat()}" if self.covered_until else "not covered at all yet"
-        if self.needed is None:
-            return f"{name} is {come}"
-        wanted = f"{'after' if self.beyond else 'until'} {self.needed.isoformat()}"
-        return f"{name} is {come}, and has to be covered {wanted}"
+        name, age = self.upstream.pipeline, self.upstream.max_age
+        if not self.mark.version:
+            return f"{name} has not been loaded yet"
+        covered = self.mark.covered_until
+        come = f"{name} is covered until {covered.isoformat()}" if covered else f"{name} tells no covered_until"
+        if self.read is None or age is None:
+            return come
+        return f"{come}, and has to be covered {'after' if self.beyond else 'until'} {(self.read - age).isoformat()}"
 
 
 class Admission:
@@ -120,23 +127,23 @@ class Admission:
 
     def _reach(self) -> Reach:
         parts, own = self._parts, self._parts.pipeline.load.connection
-        covered = {
-            upstream: self._covered(upstream, parts.engine if upstream.connection in (None, own) else None)
+        marks = {
+            upstream: self._mark(upstream, parts.engine if upstream.connection in (None, own) else None)
             for upstream in parts.pipeline.upstreams
         }
         with parts.target_errors(parts.pipeline.name), parts.engine.connect() as connection:
-            return Reach(covered, parts.dialect.clock(connection))
+            return Reach(marks, parts.dialect.clock(connection))
 
-    def _covered(self, upstream: DependsOn, target: Engine | None) -> datetime | None:
+    def _mark(self, upstream: DependsOn, target: Engine | None) -> Watermark:
         where = upstream.connection or self._parts.pipeline.load.connection
         target = target or engine(where)
         what = f"{self._parts.pipeline.name}: the watermark of {upstream.pipeline!r} in {where!r}"
         with dialect_of(target).translated(what, TargetUnavailable, TargetError):
             # A database that no pipeline has loaded into yet has no watermarks.
             if not inspect(target).has_table(watermarks.name):
-                return None
+                return Watermark()
             with target.connect() as connection:
-                return read_watermark(connection, upstream.pipeline).covered_until
+                return read_watermark(connection, upstream.pipeline)
 
     def _say_cut(self, planned: Plan, admitted: Plan) -> None:
         if admitted != planned:
@@ -164,11 +171,8 @@ def judge(planned: Plan, seen: Watermark, reach: Reach, pipeline: Pipeline) -> P
     if planned.kind == "incremental":
         return _cut(planned, seen, reach, pipeline)
     end = planned.windows[-1].end or reach.now
-    behind = []
-    for upstream in pipeline.upstreams:
-        until = reach.of(upstream)
-        if until is None or until < end:
-            behind.append(Behind(upstream, reach.covered[upstream], end - upstream.max_age))
+    reached = {upstream: reach.of(upstream) for upstream in pipeline.upstreams}
+    behind = [Behind(one, reach.marks[one], end) for one, until in reached.items() if until is None or until < end]
     return tuple(behind) or planned
 
 
@@ -180,8 +184,7 @@ def _cut(planned: Plan, seen: Watermark, reach: Reach, pipeline: Pipeline) -> Pl
     for upstream in pipeline.upstreams:
         until = reach.of(upstream)
         if until is None or (until < end and read is not None and until <= read):
-            needed = None if read is None else min(read, end) - upstream.max_age
-            behind.append(Behind(upstream, reach.covered[upstream], needed, beyond=True))
+            behind.append(Behind(upstream, reach.marks[upstream], read and min(read, end), beyond=True))
         else:
             cut = min(cut, until)
     if behind:

@@ -22,7 +22,8 @@ class DependsOn:
     Attributes:
         pipeline: name of the upstream.
         max_age: how far the upstream may be behind what is read: zero for not at all, a day or so for a list that
-            changes now and then. Needed by whatever has no cursor, since the upstream is always a moment behind "now".
+            changes now and then. None: it only has to have been loaded once, however long ago. What has no cursor needs
+            one of the last two, since the upstream is always a moment behind "now".
         when_behind: `skip` reads nothing in this run; `wait` asks again and again, for `timeout`, and then skips.
         timeout: how long a run waits.
         connection: name of the database that the upstream loads into; None is the one that this pipeline loads into.
@@ -32,7 +33,7 @@ class DependsOn:
     """
 
     pipeline: str
-    max_age: timedelta = timedelta(0)
+    max_age: timedelta | None = timedelta(0)
     when_behind: Literal["skip", "wait"] = "skip"
     timeout: timedelta = timedelta(minutes=30)
     connection: str | None = None
@@ -44,8 +45,9 @@ class DependsOn:
         if self.when_behind not in ("skip", "wait"):
             raise ConfigError(f"{what}: when_behind is 'skip' or 'wait', got {self.when_behind!r}.")
         for name in ("max_age", "timeout"):
-            if getattr(self, name) < timedelta(0):
-                raise ConfigError(f"{what}: {name} is not negative, got {getattr(self, name)}.")
+            duration = getattr(self, name)
+            if duration is not None and duration < timedelta(0):
+                raise ConfigError(f"{what}: {name} is not negative, got {duration}.")
 
 
 def upstreams(pipeline: str, depends_on: Sequence[str | DependsOn], *, reads_now: bool) -> tuple[DependsOn, ...]:
@@ -68,9 +70,10 @@ def upstreams(pipeline: str, depends_on: Sequence[str | DependsOn], *, reads_now
             raise ConfigError(f"{pipeline}: depends_on names itself. Leave it out.")
         if names.count(one.pipeline) > 1:
             raise ConfigError(f"{pipeline}: depends_on names {one.pipeline!r} twice. Leave one of them out.")
-        if reads_now and not one.max_age:
+        if reads_now and one.max_age == timedelta(0):
             raise ConfigError(
                 f"{pipeline}: its source is read as it is now, and {one.pipeline!r} is always a moment behind that. "
-                f"Say how far it may be behind: DependsOn({one.pipeline!r}, max_age=timedelta(hours=26))."
+                f"Say how far it may be behind: DependsOn({one.pipeline!r}, max_age=timedelta(hours=26)); or with "
+                "max_age=None that it only has to have been loaded once."
             )
     return declared

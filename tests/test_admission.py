@@ -105,7 +105,7 @@ def test_a_skip_names_the_upstream_how_far_it_has_come_how_far_it_has_to_and_the
 def test_an_upstream_that_never_ran_is_behind(sqlite: Databases) -> None:
     put(sqlite.source, [order(1)])
     report = run_pipeline(DEPENDENT)
-    assert report.skipped is not None and "customers is not covered at all yet" in report.skipped
+    assert report.skipped is not None and "customers has not been loaded yet" in report.skipped
     assert ledger(sqlite.target) == [("skipped", report.skipped)]
 
 
@@ -150,6 +150,21 @@ def test_a_run_without_a_cursor_needs_an_upstream_that_is_recent_enough(
     assert (report.skipped is not None) == skipped
 
 
+@pytest.mark.parametrize("covered", [START - 99 * DAY, None])
+def test_an_upstream_may_only_have_to_have_been_loaded_once(sqlite: Databases, covered: datetime | None) -> None:
+    put(sqlite.source, [order(1)])
+    once = replace(SNAPSHOT, depends_on=[DependsOn("customers", max_age=None)])
+    assert "customers has not been loaded yet" in str(run_pipeline(once).skipped)
+    cover(sqlite.target, covered)
+    assert run_pipeline(once).skipped is None
+
+
+def test_an_upstream_whose_feed_tells_no_time_is_said_so(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1)])
+    cover(sqlite.target, None)
+    assert "customers tells no covered_until" in str(run_pipeline(DEPENDENT).skipped)
+
+
 def test_a_full_refresh_begins_anew_and_ends_where_the_upstream_does(sqlite: Databases) -> None:
     put(sqlite.source, [order(number, day=number) for number in range(9)])
     cover(sqlite.target, START + 3 * DAY)
@@ -170,7 +185,7 @@ def test_an_upstream_may_load_into_another_database(sqlite: Databases) -> None:
 def test_what_an_earlier_run_left_of_its_window_was_admitted_then() -> None:
     left = Plan("incremental", (Window(START, BOUND),), rest=True)
     [upstream] = DEPENDENT.upstreams
-    assert judge(left, Watermark(), Reach({upstream: None}, START), DEPENDENT) == left
+    assert judge(left, Watermark(), Reach({upstream: Watermark()}, START), DEPENDENT) == left
 
 
 def waiting(pipeline: Pipeline, planned: Plan, again: Callable[[], Plan], time: VirtualTime) -> Plan | str:

@@ -100,10 +100,12 @@ def test_a_deployed_flow_runs_on_a_worker(prefect_server: PrefectServer, worker:
 
 @pytest.mark.prefect
 def test_redeploying_with_the_command_changes_nothing(prefect_server: PrefectServer) -> None:
-    before = deployed(prefect_server)
+    before, automated = deployed(prefect_server), automations(prefect_server)
+    assert automated["flights after airports or planes"] == [False]
     environment = {**prefect_server.environment, **prefect_server.client_environment}
     subprocess.run([Path(sys.executable).with_name("tidegate"), "deploy"], env=environment, check=True)
     assert deployed(prefect_server) == before
+    assert automations(prefect_server) == automated
 
 
 def scheduled_runs(server: PrefectServer, name: str) -> int:
@@ -125,3 +127,11 @@ def deployed(server: PrefectServer) -> list[dict[str, Any]]:
         (deployment.model_dump(mode="json", exclude=changing) for deployment in server.client.read_deployments()),
         key=lambda deployment: str(deployment["name"]),
     )
+
+
+def automations(server: PrefectServer) -> dict[str, list[bool]]:
+    """Whether each automation is enabled, by name."""
+    found: dict[str, list[bool]] = {}
+    for automation in server.client.read_automations():
+        found.setdefault(automation.name, []).append(automation.enabled)
+    return found

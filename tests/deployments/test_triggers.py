@@ -1,0 +1,78 @@
+"""The push alternative to a schedule: a dataset has landed, so what depends on it runs."""
+
+import time
+from collections.abc import Iterator, Set
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
+from sqlalchemy import text
+
+from deployments.deployed_run import DeployedRun
+from deployments.prefect_server import PROJECT, PrefectServer, Worker
+from tests.deployments.conftest import Sources
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
+
+NAME = "flights after airports or planes"
+
+
+@pytest.fixture
+def pushed(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[PrefectServer]:
+    """The deployment of flights as its comment in prefect.yaml says to change it: pushed instead of scheduled."""
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    declared["deployments"] = [one for one in declared["deployments"] if one["name"] == "flights"]
+    [flights] = declared["deployments"]
+    flights["triggers"][0]["enabled"] = True
+    flights["schedules"][0]["active"] = False
+    file = tmp_path / "prefect.yaml"
+    file.write_text(yaml.safe_dump(declared))
+    prefect_server.prefect("deploy", "--all", "--prefect-file", str(file))
+    yield prefect_server
+    prefect_server.prefect("deploy", "--name", "flights")
+
+
+def flights_runs(server: PrefectServer) -> dict[UUID, FlowRun]:
+    deployment = server.client.read_deployment_by_name("flights/flights")
+    found = server.client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    )
+    return {run.id: run for run in found}
+
+
+def test_flights_run_once_planes_have_landed_and_not_when_nothing_has(
+    pushed: PrefectServer, worker: Worker, sources: Sources
+) -> None:
+    [automation] = pushed.client.read_automations_by_name(NAME)
+    assert automation.enabled
+    before = flights_runs(pushed).keys()
+    with sources.operations.begin() as connection:
+        connection.execute(text("UPDATE planes SET seats = seats + 1"))
+    DeployedRun.start(pushed, "planes/planes").completed()
+    pushed_run = wait_for_another(pushed, before)
+    assert pushed_run.created_by is not None and pushed_run.created_by.display_value == NAME
+    DeployedRun(pushed, "flights/flights", pushed_run.id).wait(120)
+
+    known = flights_runs(pushed).keys()
+    DeployedRun.start(pushed, "planes/planes").completed()
+    # What the server has been told by then it has acted on once it has acted on what it was told later.
+    with sources.operations.begin() as connection:
+        connection.execute(text("UPDATE planes SET seats = seats - 1"))
+    DeployedRun.start(pushed, "planes/planes").completed()
+    last = wait_for_another(pushed, known)
+    DeployedRun(pushed, "flights/flights", last.id).wait(120)
+    assert flights_runs(pushed).keys() - known == {last.id}
+
+
+def wait_for_another(server: PrefectServer, known: Set[UUID]) -> FlowRun:
+    """The first run of flights that is not among those `known`."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        for id, run in flights_runs(server).items():
+            if id not in known:
+                return run
+        time.sleep(0.5)
+    raise AssertionError("no run of flights was created")

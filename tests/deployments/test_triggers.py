@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Set
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -49,6 +50,8 @@ def test_flights_run_once_planes_have_landed_and_not_when_nothing_has(
     [automation] = pushed.client.read_automations_by_name(NAME)
     assert automation.enabled
     before = flights_runs(pushed).keys()
+    # On the first of January no plane has flown yet.
+    sources.replay_to(datetime(2013, 1, 2, tzinfo=UTC))
     with sources.operations.begin() as connection:
         connection.execute(text("UPDATE planes SET seats = seats + 1"))
     DeployedRun.start(pushed, "planes/planes").completed()

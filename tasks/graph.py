@@ -127,7 +127,7 @@ class Graph:
 
 
 def reads(pipeline: Pipeline) -> set[tuple[str, str]]:
-    """Every table that `pipeline` reads, as connection and name; its own target left out.
+    """Every table that `pipeline` reads, as connection and name.
 
     What counts is each part of the declaration that says so (`ReadsTables`), or else has a `table` or a `query`.
 
@@ -138,7 +138,7 @@ def reads(pipeline: Pipeline) -> set[tuple[str, str]]:
     for part in _parts(pipeline):
         connection = getattr(part, "connection", pipeline.load.connection)
         found |= {(connection, table) for table in _tables(pipeline.name, part)}
-    return found - {(pipeline.load.connection, pipeline.load.table)}
+    return found
 
 
 def _parts(pipeline: Pipeline) -> Iterator[Any]:

@@ -129,7 +129,7 @@ class _GraphRun:
         try:
             while sorter.is_active():
                 ready += sorter.get_ready()
-                while ready and len(running) < self.at_once:
+                while ready:
                     name = ready.pop(0)
                     if self._failed_upstreams(name):
                         self._end(self._skipped(name))
@@ -142,7 +142,7 @@ class _GraphRun:
                     self._end(future.result())
                     sorter.done(running.pop(future))
         except BaseException:
-            # Somebody ends this process: what has not begun does not, and what runs is ended with it.
+            # Somebody ends this process: what has not begun does not, and what runs goes on until it is done or killed.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()

@@ -123,10 +123,13 @@ def test_an_upstream_may_be_as_far_behind_as_declared(sqlite: Databases, max_age
     assert report.window.end == end
 
 
-def test_the_upstream_that_is_furthest_behind_decides(sqlite: Databases) -> None:
+@pytest.mark.parametrize(("customers", "shops"), [(5 * DAY, 2 * DAY), (2 * DAY, 5 * DAY), (2 * DAY, 99 * DAY)])
+def test_the_upstream_that_is_furthest_behind_decides(
+    sqlite: Databases, customers: timedelta, shops: timedelta
+) -> None:
     put(sqlite.source, [order(1)])
-    cover(sqlite.target, START + 5 * DAY)
-    cover(sqlite.target, START + 2 * DAY, "shops")
+    cover(sqlite.target, START + customers)
+    cover(sqlite.target, START + shops, "shops")
     report = run_pipeline(replace(DEPENDENT, depends_on=["customers", "shops"]))
     assert report.window.end == START + 2 * DAY
 

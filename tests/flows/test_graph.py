@@ -3,6 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+from prefect.exceptions import ParameterTypeError
+
 from flows import nightly
 from tasks.graph import Graph
 from tasks.pipeline import Pipeline
@@ -36,3 +39,9 @@ def test_the_night_runs_every_pipeline() -> None:
 
 def test_every_pipeline_of_the_night_is_run_by_its_own_flow() -> None:
     assert {name: its_flow.name for name, its_flow in nightly.FLOWS.items()} == {name: name for name in pipelines()}
+
+
+@pytest.mark.parametrize("at_once", [0, 6])
+def test_the_night_refuses_more_at_once_than_a_database_has_connections_for(at_once: int) -> None:
+    with pytest.raises(ParameterTypeError):
+        nightly.nightly.validate_parameters({"at_once": at_once})

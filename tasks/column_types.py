@@ -28,9 +28,38 @@ from tasks.errors import ConfigError
 
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 
+MAX_LENGTH = b"max_length"
+"""In the metadata of a contract's column: the longest text it may hold, in characters."""
 
-EXACT_TEXT = String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
-"""A key of somebody else's making: two that differ in a letter's case, an accent or a blank are two."""
+_EXACT: dict[str, Any] = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
+"""How MariaDB compares byte for byte; others of its collations ignore case, accents, or blanks at the end."""
+
+TABLE_OPTIONS: dict[str, Any] = {
+    f"{name}_{option}": value
+    for name in ("mysql", "mariadb")
+    for option, value in {
+        "engine": "InnoDB",
+        "row_format": "DYNAMIC",
+        "default_charset": _EXACT["charset"],
+        "collate": _EXACT["collation"],
+    }.items()
+}
+"""Of every table that tidegate makes: where the server has a choice, one with transactions, long keys and exact text."""
+
+LONGEST_KEY_TEXT = 255
+"""Of a text in a key on MariaDB, where a key has a longest length, and the contract names none."""
+
+
+def exact_text(length: int) -> String:
+    """A text of at most `length` characters; two that differ in a letter's case, an accent or a blank are two."""
+    return String(length).with_variant(mysql.VARCHAR(length, **_EXACT), "mysql", "mariadb")
+
+
+EXACT_TEXT = exact_text(255)
+"""A name, or a key of somebody else's making."""
+
+LONG_TEXT = Text().with_variant(mysql.LONGTEXT(**_EXACT), "mysql", "mariadb")
+"""A text of any length, compared as exactly."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -132,15 +161,15 @@ def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
     if pa.types.is_decimal(kind):
         return ExactDecimal(kind.precision, kind.scale)
     simple: dict[pa.DataType, TypeEngine[Any]] = {
-        pa.string(): Text(),
+        pa.string(): LONG_TEXT,
         pa.int16(): SmallInteger(),
         pa.int32(): Integer(),
         pa.int64(): BigInteger(),
         pa.float64(): Double(),
         pa.bool_(): Boolean(),
         pa.date32(): Date(),
-        pa.time64("us"): Time(),
-        pa.binary(): LargeBinary(),
+        pa.time64("us"): Time().with_variant(mysql.TIME(fsp=6), "mysql", "mariadb"),
+        pa.binary(): LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb"),
     }
     try:
         return simple[kind]
@@ -149,6 +178,22 @@ def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
             f"No target column can hold the type {kind}. Declare text, a number, bool, a date, time or timestamp, "
             "a decimal or bytes, and convert in the transform."
         ) from None
+
+
+def key_type(field: pa.Field) -> TypeEngine[Any]:
+    """The SQL type of a `storable` column that is in a key: on MariaDB a text or bytes of a bounded length."""
+    length = key_length(field)
+    if pa.types.is_string(field.type):
+        return Text().with_variant(mysql.VARCHAR(length, **_EXACT), "mysql", "mariadb")
+    if pa.types.is_binary(field.type):
+        return LargeBinary().with_variant(mysql.VARBINARY(length), "mysql", "mariadb")
+    return sql_type(field.type)
+
+
+def key_length(field: pa.Field) -> int:
+    """How many characters, or bytes, of `field` a key may have on MariaDB: what the contract says, else 255."""
+    declared = (field.metadata or {}).get(MAX_LENGTH)
+    return LONGEST_KEY_TEXT if declared is None else int(declared)
 
 
 def decimal_text(value: Decimal) -> str:

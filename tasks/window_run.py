@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy.schema import CreateTable
-
 from tasks.announce import announce_notices, announce_window, raise_error_rate, say_not_acknowledged, say_null_cursors
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
@@ -47,7 +45,9 @@ class WindowRun:
         self.pipeline = assembly.pipeline
         self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, kind, window)
         contract = assembly.contract
-        self.staged = staged_table(self.attempt.staged_table, contract.columns, changes=assembly.changes)
+        self.staged = staged_table(
+            self.attempt.staged_table, contract.columns, key=contract.key, changes=assembly.changes
+        )
         self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
 
     def run(self, *, afresh: bool = False) -> WindowReport:
@@ -108,8 +108,8 @@ class WindowRun:
     def _create_staging(self) -> None:
         parts = self.parts
         with parts.target_errors(str(self.attempt)), parts.dialect.transaction(parts.engine) as connection:
-            connection.execute(CreateTable(self.staged))
-            connection.execute(CreateTable(self.rejected))
+            self.staged.create(connection, checkfirst=False)
+            self.rejected.create(connection, checkfirst=False)
 
     def _chunk(self, seen: Watermark, opened_at: datetime, *, afresh: bool) -> contextlib.AbstractContextManager[Chunk]:
         """What this attempt reads."""

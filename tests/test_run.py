@@ -292,7 +292,7 @@ def test_a_new_column_of_the_contract_is_added_to_the_target(databases: Database
 
 def _customers(databases: Databases, names: list[str]) -> None:
     with databases.target.begin() as connection:
-        connection.execute(text("CREATE TABLE dim_customers (name text PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE dim_customers (name varchar(255) PRIMARY KEY)"))
         for name in names:
             connection.execute(text("INSERT INTO dim_customers VALUES (:name)"), {"name": name})
 

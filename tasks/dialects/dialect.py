@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    String,
     Table,
     Text,
     cast,
@@ -30,6 +31,9 @@ from tasks.dialects.source import Source
 from tasks.window import to_utc
 
 _INSERT_ROWS = 5_000
+
+_SEPARATOR = literal_column("'\x1f'", Text)
+_ESCAPE = literal_column("'\x1e'", Text)
 
 
 class Dialect(Source):
@@ -70,10 +74,17 @@ class Dialect(Source):
 
     def key_text(self, columns: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
         """A key as one text; equal for equal keys of equally typed columns."""
-        joined: ColumnElement[str] = cast(columns[0], Text)
-        for column in columns[1:]:
-            joined = joined + literal_column("'\x1f'", Text) + cast(column, Text)
+        if len(columns) == 1:
+            return self.value_text(columns[0])
+        first, *others = (_without_separator(column, self.value_text(column)) for column in columns)
+        joined: ColumnElement[str] = first
+        for value in others:
+            joined = joined + _SEPARATOR + value
         return joined
+
+    def value_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
+        """A value of a key as a text; equal for equal values, another for others."""
+        return cast(column, Text)
 
     def among(
         self, key: Sequence[ColumnElement[Any]], others: Sequence[ColumnElement[Any]], *where: ColumnElement[bool]
@@ -97,6 +108,14 @@ class Dialect(Source):
                 if part.num_rows:
                     connection.execute(insert(table), part.to_pylist())
         return int(rows.num_rows)
+
+
+def _without_separator(column: ColumnElement[Any], value: ColumnElement[str]) -> ColumnElement[str]:
+    """`value`, in which a separator of its own is written as an escape and a letter."""
+    if not isinstance(column.type, String):
+        return value
+    escaped = func.replace(value, _ESCAPE, _ESCAPE + literal_column("'0'", Text), type_=Text)
+    return func.replace(escaped, _SEPARATOR, _ESCAPE + literal_column("'1'", Text), type_=Text)
 
 
 def utc_now() -> datetime:

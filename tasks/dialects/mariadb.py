@@ -1,4 +1,4 @@
-"""MariaDB, and MySQL, as a source: one consistent snapshot, streamed, and every value as exactly as it is kept."""
+"""MariaDB, and MySQL as a source: one consistent snapshot, streamed, and every value as exactly as it is kept."""
 
 import contextlib
 import time
@@ -28,9 +28,9 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType, TypeEngine
 
-from tasks.dialects.dialect import Dialect
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.mariadb_reader import MariadbReader
+from tasks.dialects.mariadb_target import MariadbTarget
 from tasks.dialects.mariadb_types import arrow_table, column_type
 from tasks.dialects.reading import Reading
 from tasks.dialects.snapshot_reader import SnapshotReader
@@ -65,7 +65,7 @@ _OPEN_TRANSACTIONS = text("""
 """)
 
 
-class Mariadb(Dialect):
+class Mariadb(MariadbTarget):
     """MariaDB through PyMySQL."""
 
     @contextlib.contextmanager

@@ -180,8 +180,10 @@ class Merge:
             gone_keys = select(*(self.staged.c[name] for name in self.load.key)).where(self._deleted)
             if self.cursor:
                 gone_keys = gone_keys.join_from(self.staged, self.target, self._same_key).where(~self._stale)
+            # Distinct, and so found before the first row goes: MariaDB deletes from no table that it still reads.
+            found = gone_keys.distinct().subquery("gone")
             key = tuple_(*(self.target.c[name] for name in self.load.key))
-            self._delete(connection, [key.in_(gone_keys)], classes.deleted)
+            self._delete(connection, [key.in_(select(found))], classes.deleted)
         if gone:
             which = [self._did_not_come(connection) & some for some in self.scope(connection)]
             self._delete(connection, which, gone)

@@ -6,9 +6,9 @@ import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Column, Engine, MetaData, Table, inspect
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from tasks.column_types import sql_type
+from tasks.column_types import TABLE_OPTIONS, key_type, sql_type
 from tasks.dialects.dialect import Dialect
-from tasks.state.dead_letters import DELETED, ROW
+from tasks.state.dead_letters import DELETED, ROW, join_index
 
 
 def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
@@ -26,7 +26,7 @@ def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
         *(
             Column(
                 field.name,
-                sql_type(field.type),
+                key_type(field) if field.name in key else sql_type(field.type),
                 primary_key=field.name in key,
                 autoincrement=False,
                 nullable=field.nullable and field.name not in key,
@@ -34,23 +34,30 @@ def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
             for field in columns
         ),
         schema=schema or None,
+        **TABLE_OPTIONS,
     )
 
 
-def staged_table(name: str, columns: pa.Schema, *, changes: bool = False) -> Table:
+def staged_table(name: str, columns: pa.Schema, *, key: Sequence[str] = (), changes: bool = False) -> Table:
     """The staging table of an attempt: `etl_row`, then the contract's columns, all nullable.
 
     Args:
         name: its name.
         columns: the contract's columns.
+        key: names of key columns, which have an index where a join needs one.
         changes: rows may be deletes; `etl_deleted` tells which.
     """
     return Table(
         name,
         MetaData(),
         Column(ROW, BigInteger, nullable=False),
-        *(Column(field.name, sql_type(field.type), nullable=True) for field in columns),
+        *(
+            Column(field.name, key_type(field) if field.name in key else sql_type(field.type), nullable=True)
+            for field in columns
+        ),
         *([Column(DELETED, Boolean, nullable=False)] if changes else []),
+        *join_index(name, key),
+        **TABLE_OPTIONS,
     )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from tasks.column_types import TABLE_OPTIONS
 from tasks.state.dead_letters import DELETED
 
 _PREFIX = "etl_tombstones_"
@@ -39,7 +40,7 @@ def tombstone_table(target: Table, key: Sequence[str], cursor: str) -> Table:
         name = name[: _LONGEST - 17] + "_" + hashlib.sha256(target.name.encode()).hexdigest()[:16]
     columns = [Column(part, target.c[part].type, primary_key=True, autoincrement=False) for part in key]
     deleted_at = Column(cursor, target.c[cursor].type, nullable=False)
-    return Table(name, MetaData(), *columns, deleted_at, schema=target.schema)
+    return Table(name, MetaData(), *columns, deleted_at, schema=target.schema, **TABLE_OPTIONS)
 
 
 class Tombstones:
@@ -101,5 +102,5 @@ class Tombstones:
             .where(~staged.c[DELETED], self.table.c[cursor] < staged.c[cursor])
         )
         # A table of its own, since MariaDB deletes from none that the condition reads.
-        keys = select(newer.subquery("returned"))
+        keys = select(newer.distinct().subquery("returned"))
         connection.execute(delete(self.table).where(tuple_(*(self.table.c[name] for name in self._key)).in_(keys)))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 from sqlalchemy import (
-    BigInteger,
     Column,
     ColumnElement,
     Connection,
+    Index,
     MetaData,
     Table,
     Text,
@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from tasks.column_types import UTC_TIMESTAMP, UtcDateTime, sql_type
+from tasks.column_types import TABLE_OPTIONS, UTC_TIMESTAMP, UtcDateTime, key_type, sql_type
 from tasks.dialects.dialect import Dialect
 from tasks.state.attempts import Attempt
 from tasks.state.tables import dead_letters, runs
@@ -50,7 +50,7 @@ def rejected_schema(key: pa.Schema) -> pa.Schema:
     return pa.schema(
         [
             pa.field(ROW, pa.int64()),
-            *(pa.field(f"key_{position}", field.type) for position, field in enumerate(key)),
+            *(field.with_name(f"key_{position}").with_nullable(True) for position, field in enumerate(key)),
             pa.field("cursor_value", UTC_TIMESTAMP),
             pa.field("record", pa.string()),
             pa.field("record_types", pa.string()),
@@ -62,10 +62,17 @@ def rejected_schema(key: pa.Schema) -> pa.Schema:
 
 def rejected_table(name: str, key: pa.Schema) -> Table:
     """The staging table of an attempt's dead letters, with the columns of `rejected_schema`."""
+    keys = [f"key_{position}" for position, _ in enumerate(key)]
     columns = [
-        Column(field.name, BigInteger if field.name == ROW else sql_type(field.type)) for field in rejected_schema(key)
+        Column(field.name, key_type(field) if field.name in keys else sql_type(field.type))
+        for field in rejected_schema(key)
     ]
-    return Table(name, MetaData(), *columns)
+    return Table(name, MetaData(), *columns, *join_index(name, keys), **TABLE_OPTIONS)
+
+
+def join_index(table: str, key: Sequence[str]) -> list[Index]:
+    """An index of a staging table by its key, on a database that joins by nothing else: row by row."""
+    return [Index(f"{table}_key", *key).ddl_if(dialect=("mysql", "mariadb"))] if key else []
 
 
 def key_columns(rejected: Table) -> list[ColumnElement[Any]]:

@@ -17,7 +17,7 @@ The migrations in `migrations/` make them; a test holds the two against each oth
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-from tasks.column_types import EXACT_TEXT, UtcDateTime
+from tasks.column_types import EXACT_TEXT, LONG_TEXT, UtcDateTime
 from tasks.counts import Counts
 
 metadata = MetaData()
@@ -36,7 +36,7 @@ watermarks = Table(
     Column("covered_until", UtcDateTime, comment="Source time below which nothing can change any more"),
     Column("version", Integer, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    Column("position", Text, comment="How far a feed has come, in the source's own terms"),
+    Column("position", LONG_TEXT, comment="How far a feed has come, in the source's own terms"),
 )
 
 feeds = Table(
@@ -87,7 +87,7 @@ runs = Table(
     Column("window_start", UtcDateTime),
     Column("window_end", UtcDateTime),
     Column("status", String(16), nullable=False),
-    Column("message", Text),
+    Column("message", LONG_TEXT),
     *(Column(name, BigInteger) for name in COUNTS),
     Column("warned", BigInteger, comment="Rows loaded although a reference with on_missing='warn' is missing"),
     Column("error_rate", Double),
@@ -102,7 +102,7 @@ runs = Table(
     Column("contract", String(64), comment="Fingerprint of schema and transform"),
     Column("started_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
-    Column("position", Text, comment="Where a feed had come to"),
+    Column("position", LONG_TEXT, comment="Where a feed had come to"),
     Column("late", BigInteger, comment="Rows that only the lookback caught"),
     Column("null_cursors", BigInteger, comment="Source rows that are in no window, having no cursor"),
     Column("written", BigInteger, comment="Rows of the target that were inserted, updated or deleted"),
@@ -139,9 +139,9 @@ dead_letters = Table(
     Column("window_start", UtcDateTime),
     Column("window_end", UtcDateTime),
     Column("cursor_value", UtcDateTime, comment="The row's cursor; a good row at least as new closes the letter"),
-    Column("record", Text, nullable=False, comment="The raw record, JSON"),
-    Column("record_types", Text, nullable=False, comment="Arrow type of every field of the record, JSON"),
-    Column("reasons", Text, nullable=False, comment="Every rule it broke: rule, column, value; JSON"),
+    Column("record", LONG_TEXT, nullable=False, comment="The raw record, JSON"),
+    Column("record_types", LONG_TEXT, nullable=False, comment="Arrow type of every field of the record, JSON"),
+    Column("reasons", LONG_TEXT, nullable=False, comment="Every rule it broke: rule, column, value; JSON"),
     Column("contract", String(64), nullable=False, comment="Fingerprint of the schema and transform that judged it"),
     Column("first_seen", UtcDateTime, nullable=False),
     Column("last_seen", UtcDateTime, nullable=False),

@@ -22,7 +22,7 @@ from tasks.state.dead_letters import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
 from tasks.transform.record import encode, encode_records, record_types
-from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, rules_only
+from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, max_length, rules_only
 
 __all__ = ["SIBLINGS", "Contract", "Judged", "UtcTimestamp", "letters"]
 
@@ -96,7 +96,12 @@ class Contract:
         schema = model.to_schema()
         self.columns = pa.schema(
             [
-                pa.field(name, storable(arrow_type(pipeline, name, column.dtype)), nullable=bool(column.nullable))
+                pa.field(
+                    name,
+                    storable(arrow_type(pipeline, name, column.dtype)),
+                    nullable=bool(column.nullable),
+                    metadata=max_length(column),
+                )
                 for name, column in schema.columns.items()
             ]
         )

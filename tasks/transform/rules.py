@@ -9,7 +9,7 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
-from tasks.column_types import UTC_TIMESTAMP
+from tasks.column_types import MAX_LENGTH, UTC_TIMESTAMP
 from tasks.errors import ContractError
 
 UtcTimestamp = Annotated[pd.ArrowDtype, UTC_TIMESTAMP]
@@ -37,6 +37,13 @@ def arrow_type(pipeline: str, name: str, dtype: Any) -> pa.DataType:
             f"{pipeline}: column {name!r} is declared as {dtype}, which is no type of a database column. Declare str, "
             "int, float, bool, datetime.date, UtcTimestamp, a pandera Decimal or a pandas ArrowDtype."
         ) from None
+
+
+def max_length(column: pandera.Column) -> dict[bytes, str]:
+    """Metadata that tells the longest text a column may hold, where a `str_length` says so; else none."""
+    declared = [check.statistics or {} for check in column.checks if check.name == "str_length"]
+    lengths = [found[bound] for found in declared for bound in ("max_value", "exact_value") if found.get(bound)]
+    return {MAX_LENGTH: str(min(lengths))} if lengths else {}
 
 
 def rules_only(schema: pandera.DataFrameSchema) -> pandera.DataFrameSchema:

@@ -20,7 +20,7 @@ REFERRING = replace(ORDERS, references=[References("customer", "dim_customers.na
 def land(target: Engine, *customers: str) -> None:
     """Write customers into the referenced table."""
     with target.begin() as connection:
-        connection.execute(text("CREATE TABLE IF NOT EXISTS dim_customers (name text PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE IF NOT EXISTS dim_customers (name varchar(255) PRIMARY KEY)"))
         for name in customers:
             connection.execute(text("INSERT INTO dim_customers VALUES (:name)"), {"name": name})
 

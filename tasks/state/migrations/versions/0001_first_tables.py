@@ -1,10 +1,10 @@
 """The first tables: targets, watermarks, windows, the ledger, dead letters."""
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import LONG_TEXT, UtcDateTime
+from tasks.state.migrations.additions import create_index, create_table
 
 revision = "0001"
 down_revision = None
@@ -12,8 +12,8 @@ down_revision = None
 
 def upgrade() -> None:
     """Create them."""
-    op.create_table("etl_targets", sa.Column("target", sa.String(255), primary_key=True))
-    op.create_table(
+    create_table("etl_targets", sa.Column("target", sa.String(255), primary_key=True))
+    create_table(
         "etl_watermarks",
         sa.Column("pipeline", sa.String(255), primary_key=True),
         sa.Column("watermark", sa.Text),
@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("updated_at", UtcDateTime, nullable=False),
     )
-    op.create_table(
+    create_table(
         "etl_windows",
         sa.Column("attempt", sa.String(32), primary_key=True),
         sa.Column("run_id", sa.String(32), nullable=False),
@@ -36,11 +36,11 @@ def upgrade() -> None:
         sa.Column("read_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
     )
-    op.create_index("etl_windows_by_pipeline", "etl_windows", ["pipeline", "status"])
-    op.create_index("etl_windows_by_target", "etl_windows", ["target", "status"])
+    create_index("etl_windows_by_pipeline", "etl_windows", ["pipeline", "status"])
+    create_index("etl_windows_by_target", "etl_windows", ["target", "status"])
     counts = ["extracted", "added", "inserted", "updated", "deleted", "unchanged", "deduplicated", "stale", "rejected"]
     seconds = ["seconds", "extract_seconds", "validate_seconds", "stage_seconds", "commit_seconds"]
-    op.create_table(
+    create_table(
         "etl_runs",
         sa.Column("attempt", sa.String(32), primary_key=True),
         sa.Column("run_id", sa.String(32), nullable=False),
@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("window_start", UtcDateTime),
         sa.Column("window_end", UtcDateTime),
         sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("message", sa.Text),
+        sa.Column("message", LONG_TEXT),
         *(sa.Column(name, sa.BigInteger) for name in [*counts, "filtered", "warned"]),
         sa.Column("error_rate", sa.Double),
         *(sa.Column(name, sa.Double) for name in seconds),
@@ -61,9 +61,9 @@ def upgrade() -> None:
         sa.Column("started_at", UtcDateTime, nullable=False),
         sa.Column("finished_at", UtcDateTime),
     )
-    op.create_index("etl_runs_by_pipeline", "etl_runs", ["pipeline", "started_at"])
-    op.create_index("etl_runs_by_run", "etl_runs", ["run_id"])
-    op.create_table(
+    create_index("etl_runs_by_pipeline", "etl_runs", ["pipeline", "started_at"])
+    create_index("etl_runs_by_run", "etl_runs", ["run_id"])
+    create_table(
         "etl_dead_letters",
         sa.Column("letter", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("pipeline", sa.String(255), nullable=False),
@@ -73,9 +73,9 @@ def upgrade() -> None:
         sa.Column("window_start", UtcDateTime),
         sa.Column("window_end", UtcDateTime),
         sa.Column("cursor_value", UtcDateTime),
-        sa.Column("record", sa.Text, nullable=False),
-        sa.Column("record_types", sa.Text, nullable=False),
-        sa.Column("reasons", sa.Text, nullable=False),
+        sa.Column("record", LONG_TEXT, nullable=False),
+        sa.Column("record_types", LONG_TEXT, nullable=False),
+        sa.Column("reasons", LONG_TEXT, nullable=False),
         sa.Column("contract", sa.String(64), nullable=False),
         sa.Column("first_seen", UtcDateTime, nullable=False),
         sa.Column("last_seen", UtcDateTime, nullable=False),
@@ -84,4 +84,4 @@ def upgrade() -> None:
         sa.Column("closed_at", UtcDateTime),
         sa.UniqueConstraint("pipeline", "row_key", name="etl_dead_letters_row"),
     )
-    op.create_index("etl_dead_letters_by_status", "etl_dead_letters", ["pipeline", "status"])
+    create_index("etl_dead_letters_by_status", "etl_dead_letters", ["pipeline", "status"])

@@ -1,7 +1,8 @@
 """The ledger tells how many rows of the target were written, and which guards were overridden for a run."""
 
 import sqlalchemy as sa
-from alembic import op
+
+from tasks.state.migrations.additions import add_column
 
 revision = "0004"
 down_revision = "0003"
@@ -9,5 +10,5 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """Add both."""
-    op.add_column("etl_runs", sa.Column("written", sa.BigInteger))
-    op.add_column("etl_runs", sa.Column("overrides", sa.Text))
+    add_column("etl_runs", sa.Column("written", sa.BigInteger))
+    add_column("etl_runs", sa.Column("overrides", sa.Text))

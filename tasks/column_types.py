@@ -50,6 +50,14 @@ LONGEST_KEY_TEXT = 255
 """Of a text in a key on MariaDB, where a key has a longest length, and the contract names none."""
 
 
+KEY_BYTES = 3_072
+"""How long a key may be on MariaDB."""
+
+_LETTER_BYTES = 4
+_NUMBER_BYTES = 20
+"""A number of a key, or a time, at most."""
+
+
 def exact_text(length: int) -> String:
     """A text of at most `length` characters; two that differ in a letter's case, an accent or a blank are two."""
     return String(length).with_variant(mysql.VARCHAR(length, **_EXACT), "mysql", "mariadb")
@@ -194,6 +202,20 @@ def key_length(field: pa.Field) -> int:
     """How many characters, or bytes, of `field` a key may have on MariaDB: what the contract says, else 255."""
     declared = (field.metadata or {}).get(MAX_LENGTH)
     return LONGEST_KEY_TEXT if declared is None else int(declared)
+
+
+def sharing_a_key(columns: pa.Schema) -> pa.Schema:
+    """`columns`, whose texts and bytes share among them what a key on MariaDB has room for."""
+    long = [field for field in columns if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+    room = (KEY_BYTES - _NUMBER_BYTES * len(columns)) // _LETTER_BYTES // max(len(long), 1)
+    return pa.schema([field.with_metadata({MAX_LENGTH: str(room)}) if field in long else field for field in columns])
+
+
+def key_bytes(field: pa.Field) -> int:
+    """How much of `KEY_BYTES` a column of a key takes at most."""
+    if pa.types.is_string(field.type):
+        return _LETTER_BYTES * key_length(field)
+    return key_length(field) if pa.types.is_binary(field.type) else _NUMBER_BYTES
 
 
 def decimal_text(value: Decimal) -> str:

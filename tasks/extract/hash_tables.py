@@ -24,14 +24,14 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.schema import CreateTable
 
 from tasks.change_columns import OPERATION
-from tasks.column_types import sql_type, storable
+from tasks.column_types import TABLE_OPTIONS, key_type, sharing_a_key, storable
 from tasks.dialects.snapshot_reader import HASH
 from tasks.errors import ConfigError
 from tasks.extract.feed import Home
 from tasks.state.attempts import CHANGED, HASHED
+from tasks.state.dead_letters import join_index
 
 NUMBER = "etl_number"
 
@@ -56,7 +56,7 @@ class HashTables:
     def __init__(self, home: Home, kinds: pa.Schema, where: str) -> None:
         self.kinds = kinds
         try:
-            self.stored = pa.schema([pa.field(field.name, stored_type(field.type)) for field in kinds])
+            self.stored = sharing_a_key(pa.schema([pa.field(field.name, stored_type(field.type)) for field in kinds]))
         except ConfigError as error:
             raise ConfigError(
                 f"{where}: a key of the types {type_names(kinds)} cannot be compared. Cast it to text in a query."
@@ -71,15 +71,15 @@ class HashTables:
         """Make what is not there. The hashes of another key, or of one that was of other types, go: no row has them."""
         with self._home.dialect.transaction(self._home.engine) as connection:
             self._home.dialect.serialize(connection, f"etl_ddl {self.known.name}")
-            inspector = inspect(connection)
-            kept = None
-            if inspector.has_table(self.known.name):
-                kept = {column["name"]: column["type"].python_type for column in inspector.get_columns(self.known.name)}
-            if kept is not None and kept != {column.name: column.type.python_type for column in self.known.columns}:
+            for table in (self.staged, self.changed):
+                table.create(connection, checkfirst=False)
+            kept = _types(connection, self.known.name)
+            # As the database calls those of the new table: what it makes of a type is its own affair.
+            if kept and kept != _types(connection, self.staged.name):
                 drop_known(connection, self._home)
-                kept = None
-            for table in (self.staged, self.changed, *([self.known] if kept is None else [])):
-                connection.execute(CreateTable(table))
+                kept = {}
+            if not kept:
+                self.known.create(connection, checkfirst=False)
 
     def keys(self, table: Table) -> list[ColumnElement[Any]]:
         """The key's columns in one of the tables."""
@@ -91,10 +91,19 @@ class HashTables:
 
     def _table(self, name: str, *first: Column[Any], keyed: bool = False) -> Table:
         keys = [
-            Column(field.name, sql_type(field.type), primary_key=keyed, autoincrement=False, nullable=False)
+            Column(field.name, key_type(field), primary_key=keyed, autoincrement=False, nullable=False)
             for field in self.stored
         ]
-        return Table(name, MetaData(), *first, *keys, Column(HASH, LargeBinary, nullable=False))
+        index = [] if keyed else join_index(name, self.stored.names)
+        return Table(name, MetaData(), *first, *keys, Column(HASH, LargeBinary, nullable=False), *index, **TABLE_OPTIONS)
+
+
+def _types(connection: Connection, table: str) -> dict[str, type]:
+    """The Python types of a table's columns; none where there is no such table."""
+    inspector = inspect(connection)
+    if not inspector.has_table(table):
+        return {}
+    return {column["name"]: column["type"].python_type for column in inspector.get_columns(table)}
 
 
 def known_name(home: Home) -> str:

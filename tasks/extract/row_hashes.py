@@ -143,7 +143,10 @@ class RowHashes:
         new = select(*self._tables.keys(changed), changed.c[HASH]).where(changed.c[OPERATION] == "insert")
         statements = {
             # Not EXISTS: SQLite would look through all that changed for every row that is known.
-            "delete": delete(known).where(tuple_(*self._tables.keys(known)).in_(gone)),
+            # And distinct: only so does MariaDB look for them with an index.
+            "delete": delete(known).where(
+                tuple_(*self._tables.keys(known)).in_(select(gone.distinct().subquery("gone")))
+            ),
             "update": update(known).values({HASH: changed.c[HASH]}).where(same, changed.c[OPERATION] == "update"),
             "insert": insert(known)
             .from_select([*self.key, HASH], new)

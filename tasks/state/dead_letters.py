@@ -142,13 +142,18 @@ def close_letters(
     mine = [dead_letters.c.pipeline == attempt.pipeline, dead_letters.c.status == "open"]
     if connection.execute(select(dead_letters.c.letter).where(*mine).limit(1)).first() is None:
         return
-    arrived = exists().where(dialect.key_text([staged.c[column] for column in key]) == dead_letters.c.row_key)
+    row_key = dialect.key_text([staged.c[column] for column in key]).label("row_key")
+    # Joined, not EXISTS: MariaDB would look through all of staging for every letter.
     if cursor is not None and isinstance(staged.c[cursor].type, UtcDateTime):
-        arrived = arrived.where(
-            or_(dead_letters.c.cursor_value.is_(None), staged.c[cursor] >= dead_letters.c.cursor_value)
-        )
+        arrived = select(row_key, staged.c[cursor].label("cursor_value")).subquery("arrived")
+        unknown = dead_letters.c.cursor_value.is_(None)
+        mine.append(or_(unknown, arrived.c.cursor_value >= dead_letters.c.cursor_value))
+    else:
+        arrived = select(row_key).subquery("arrived")
     connection.execute(
-        update(dead_letters).where(*mine, arrived).values(status="closed", closed_run_id=attempt.run_id, closed_at=now)
+        update(dead_letters)
+        .where(*mine, dead_letters.c.row_key == arrived.c.row_key)
+        .values(status="closed", closed_run_id=attempt.run_id, closed_at=now)
     )
 
 

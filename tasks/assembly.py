@@ -4,11 +4,14 @@ import contextlib
 from collections.abc import Iterator
 from datetime import datetime
 
+import pyarrow as pa
+
 from tasks import settings
-from tasks.column_types import UTC_TIMESTAMP
+from tasks.column_types import UTC_TIMESTAMP, key_length
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
+from tasks.dialects.unheld import Unheld
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.api_children import ApiChildren
 from tasks.extract.feed import Feed, Home, Resumable
@@ -75,6 +78,7 @@ class Assembly:
             cursor=pipeline.extract.cursor,
             drops_rows=pipeline.drops_rows,
             adds_rows=pipeline.adds_rows,
+            unheld=self._unheld,
         )
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
@@ -83,6 +87,12 @@ class Assembly:
         self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
+        self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
+
+    def _unheld(self, rows: pa.Table) -> list[Unheld]:
+        """The values of a batch that the target's database cannot hold."""
+        columns = self.contract.columns
+        return self.dialect.unheld(rows, {name: key_length(columns.field(name)) for name in self.pipeline.load.key})
 
     def details(self) -> dict[str, str | None]:
         """What the ledger says of where an attempt came from."""

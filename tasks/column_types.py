@@ -44,7 +44,7 @@ TABLE_OPTIONS: dict[str, Any] = {
         "collate": _EXACT["collation"],
     }.items()
 }
-"""Of every table that tidegate makes: where the server has a choice, one with transactions, long keys and exact text."""
+"""Of every table that tidegate makes: where the server has a choice, transactions, long keys and exact text."""
 
 LONGEST_KEY_TEXT = 255
 """Of a text in a key on MariaDB, where a key has a longest length, and the contract names none."""

@@ -228,7 +228,9 @@ def sources(request: pytest.FixtureRequest) -> Databases:
     return chosen
 
 
-@pytest.fixture(params=["postgresql", "sqlite", pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow])])
+@pytest.fixture(
+    params=["postgresql", "sqlite", pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow])]
+)
 def databases(request: pytest.FixtureRequest) -> Databases:
     """Each test that asks for it runs on every database that is written to."""
     chosen: Databases = request.getfixturevalue(request.param)

@@ -6,8 +6,9 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import psutil
@@ -28,6 +29,8 @@ from sqlalchemy import (
 )
 
 from tasks.dialects.source import Source
+from tasks.dialects.unheld import Find, Unheld, in_columns
+from tasks.errors import ContractError
 from tasks.window import to_utc
 
 _INSERT_ROWS = 5_000
@@ -95,6 +98,39 @@ class Dialect(Source):
     def instant_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
         """A timestamp as text that begins `YYYY-MM-DD HH:MM:SS`, in UTC where it is an instant."""
         return cast(column, Text)
+
+    # -- what it can hold --------------------------------------------------------------------------------------
+
+    def unheld(self, rows: pa.Table, key: Mapping[str, int]) -> list[Unheld]:
+        """The values of `rows` that the database cannot hold, each of which makes its row a dead letter.
+
+        Args:
+            rows: a batch in the contract's types.
+            key: the names of key columns among them, and how long their texts may be where a key has a longest length.
+        """
+        return in_columns(rows, partial(self._holds, key))
+
+    def _holds(self, key: Mapping[str, int], field: pa.Field) -> Iterator[tuple[str, Find]]:
+        """For a column, what its values must not be: the rule that a dead letter names, and how they are found."""
+        yield from ()
+
+    def refuse(self, what: str, columns: pa.Schema, key: Sequence[str]) -> None:
+        """Refuse columns of which the database can hold no value at all, or no key.
+
+        Args:
+            what: the pipeline, as the message begins.
+            columns: the contract's columns.
+            key: names of key columns.
+
+        Raises:
+            ContractError: there is such a column.
+        """
+        for field in columns:
+            if pa.types.is_list(field.type):
+                raise ContractError(
+                    f"{what}: column {field.name!r} is declared as {field.type}, and {self.name} has no arrays. "
+                    "Declare it as Json and make JSON of it in the transform, or load a row for each element."
+                )
 
     # -- bulk writing ------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """MariaDB as a target: locks that end with their session, exact keys, and rows written many to a statement."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.column_types import KEY_BYTES, key_bytes
 from tasks.dialects.dialect import Dialect
+from tasks.dialects.unheld import YEARS_1_TO_9999, Find, is_not_finite, longer_than, outside_of
+from tasks.errors import ContractError
 
 _ROWS = 2_000
 _LOCKED = "tidegate_locked"
@@ -100,6 +103,34 @@ class MariadbTarget(Dialect):
         if isinstance(column.type, LargeBinary):
             return func.hex(column, type_=Text)
         return super().value_text(column)
+
+    # -- what it can hold --------------------------------------------------------------------------------------
+
+    def _holds(self, key: Mapping[str, int], field: pa.Field) -> Iterator[tuple[str, Find]]:
+        """Any text, finite numbers, years of four digits; and a key has a longest length."""
+        if pa.types.is_floating(field.type):
+            yield "mariadb holds it: no NaN and no infinity", is_not_finite
+        if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
+            yield "mariadb holds it: a day of the years 1 to 9999", outside_of(YEARS_1_TO_9999)
+        if field.name in key and pa.types.is_string(field.type):
+            yield f"mariadb holds it: at most {key[field.name]} characters in a key", longer_than(key[field.name])
+        if field.name in key and pa.types.is_binary(field.type):
+            yield f"mariadb holds it: at most {key[field.name]} bytes in a key", longer_than(key[field.name])
+
+    def refuse(self, what: str, columns: pa.Schema, key: Sequence[str]) -> None:
+        """Arrays, and a key that may become longer than a key can be.
+
+        Raises:
+            ContractError: there is such a column.
+        """
+        super().refuse(what, columns, key)
+        longest = sum(key_bytes(columns.field(name)) for name in key)
+        if longest > KEY_BYTES:
+            raise ContractError(
+                f"{what}: the key ({', '.join(key)}) may take {longest:,} bytes, four for a character, and mariadb has "
+                f"room for {KEY_BYTES:,} in a key. Say how long its texts are, for instance with "
+                "`pa.Field(str_length={'max_value': 50})`; without it one has 255 characters."
+            )
 
     # -- bulk writing ------------------------------------------------------------------------------------------
 

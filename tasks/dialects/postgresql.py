@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ from tasks.dialects.postgresql_reading import PostgresqlReading
 from tasks.dialects.reading import Reading
 from tasks.dialects.row_keyset import RowKeyset
 from tasks.dialects.snapshot_reader import SnapshotReader
+from tasks.dialects.unheld import JULIAN_DAYS, Find, has_nul, outside_of
 from tasks.errors import ConfigError, SourceUnavailable
 from tasks.local_time import LocalTime
 from tasks.window import to_utc
@@ -133,6 +134,17 @@ class Postgresql(Dialect):
         """Whatever zone and style of dates the session has."""
         naive = func.timezone("UTC", column) if isinstance(column.type, UtcDateTime) else column
         return func.to_char(naive, "YYYY-MM-DD HH24:MI:SS", type_=Text)
+
+    def _holds(self, key: Mapping[str, int], field: pa.Field) -> Iterator[tuple[str, Find]]:
+        """Any Unicode text but NUL, and the days since 4714 BC."""
+        kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+        if pa.types.is_string(kind):
+            yield "postgresql holds it: no NUL in a text", has_nul
+        if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
+            yield "postgresql holds it: a day from 4714 BC to the year 5874897", outside_of(JULIAN_DAYS)
+
+    def refuse(self, what: str, columns: pa.Schema, key: Sequence[str]) -> None:
+        """Nothing: it has arrays too."""
 
     def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:
         """One binary COPY, without waiting for the disk."""

@@ -2,16 +2,18 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 from sqlalchemy import ColumnElement, Connection, Engine, Text, func, select, tuple_, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from tasks.dialects.dialect import Dialect, utc_now
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.source import python_type
+from tasks.dialects.unheld import YEARS_1_TO_9999, Find, is_nan, outside_of
 from tasks.errors import ConfigError
 from tasks.local_time import LocalTime
 
@@ -27,6 +29,13 @@ class Sqlite(Dialect):
         """A transaction that takes the write lock at BEGIN, so that it never fails half way for want of it."""
         with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
             yield connection
+
+    def _holds(self, key: Mapping[str, int], field: pa.Field) -> Iterator[tuple[str, Find]]:
+        """Infinity, but not NaN, which it makes NULL; a date is a text with a year of four digits."""
+        if pa.types.is_floating(field.type):
+            yield "sqlite holds it: no NaN", is_nan
+        if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
+            yield "sqlite holds it: a day of the years 1 to 9999", outside_of(YEARS_1_TO_9999)
 
     def clock(self, connection: Connection) -> datetime:
         """This machine's time: the file has no other, and SQLite's is cut to the second."""

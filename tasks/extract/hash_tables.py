@@ -95,7 +95,9 @@ class HashTables:
             for field in self.stored
         ]
         index = [] if keyed else join_index(name, self.stored.names)
-        return Table(name, MetaData(), *first, *keys, Column(HASH, LargeBinary, nullable=False), *index, **TABLE_OPTIONS)
+        return Table(
+            name, MetaData(), *first, *keys, Column(HASH, LargeBinary, nullable=False), *index, **TABLE_OPTIONS
+        )
 
 
 def _types(connection: Connection, table: str) -> dict[str, type]:

@@ -72,7 +72,8 @@ def rejected_table(name: str, key: pa.Schema) -> Table:
 
 def join_index(table: str, key: Sequence[str]) -> list[Index]:
     """An index of a staging table by its key, on a database that joins by nothing else: row by row."""
-    return [Index(f"{table}_key", *key).ddl_if(dialect=("mysql", "mariadb"))] if key else []
+    joins_by_index: Any = ("mysql", "mariadb")
+    return [Index(f"{table}_key", *key).ddl_if(dialect=joins_by_index)] if key else []
 
 
 def key_columns(rejected: Table) -> list[ColumnElement[Any]]:

@@ -14,6 +14,7 @@ from tasks.errors import ContractError
 from tasks.state.dead_letters import DELETED, ROW, identity_hash, rejected_schema
 from tasks.transform.columns import as_frame, cast_column
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
+from tasks.transform.holding import set_apart
 from tasks.transform.record import encode
 
 _SIBLING = (1 << SIBLINGS) - 1
@@ -80,6 +81,7 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
     told = [*contract.key, *([contract.cursor] if contract.cursor and contract.cursor not in contract.key else [])]
     known_columns = pa.schema([contract.columns.field(name) for name in told])
     found = pa.concat_tables([_cast(contract, frame, known_columns) for frame in (made, frame.iloc[left])])
+    found, unheld = set_apart(found, contract.unheld)
     passports = np.concatenate([passports, left])
     siblings = pd.Series(passports).groupby(passports).cumcount().to_numpy(dtype=np.int64)
     numbers = (passports << SIBLINGS) + siblings
@@ -87,10 +89,8 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
     for name in contract.key:
         known &= np.asarray(found.column(name).is_valid())
     nameless = np.flatnonzero(~known)
-    reasons = [
-        encode([{"rule": "a delete has its key", "column": name, "value": None} for name in contract.key])
-        for _ in nameless
-    ]
+    lacks = [{"rule": "a delete has its key", "column": name, "value": None} for name in contract.key]
+    reasons = [encode([reason for place, reason in unheld if place == row] or lacks) for row in nameless]
     rejected = letters(
         raw,
         passports[nameless].tolist(),

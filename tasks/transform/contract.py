@@ -21,6 +21,7 @@ from tasks.errors import ContractError
 from tasks.state.dead_letters import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
+from tasks.transform.holding import FindUnheld, holds_everything, set_apart, told
 from tasks.transform.record import encode, encode_records, record_types
 from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, max_length, rules_only
 
@@ -71,6 +72,7 @@ class Contract:
         cursor: column that must not be NULL because it orders versions of a row, or None.
         drops_rows: the transform may leave rows out.
         adds_rows: the transform may explode rows.
+        unheld: finds the values that the target's database cannot hold.
 
     Raises:
         ContractError: a key or the cursor is not in the model.
@@ -86,6 +88,7 @@ class Contract:
         cursor: str | None = None,
         drops_rows: bool = False,
         adds_rows: bool = False,
+        unheld: FindUnheld = holds_everything,
     ) -> None:
         self.pipeline = pipeline
         self.transform = transform
@@ -93,6 +96,7 @@ class Contract:
         self.cursor = cursor
         self.drops_rows = drops_rows
         self.adds_rows = adds_rows
+        self.unheld = unheld
         schema = model.to_schema()
         self.columns = pa.schema(
             [
@@ -207,9 +211,11 @@ class Contract:
             for position, value in column.failed.items():
                 reason = {"rule": f"is {field.type}", "column": field.name, "value": value}
                 reasons.setdefault(position, []).append(reason)
-        return pa.Table.from_arrays(
-            arrays, schema=pa.schema([field.with_nullable(True) for field in self.columns])
-        ), reasons
+        fields = [field.with_nullable(True) for field in self.columns]
+        rows, unheld = set_apart(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), self.unheld)
+        for position, found in unheld:
+            reasons.setdefault(position, []).append(found)
+        return rows, reasons
 
     def _check(self, rows: pa.Table, reasons: dict[int, list[Reason]]) -> None:
         """Add to `reasons` every rule that a row broke."""
@@ -241,7 +247,7 @@ class Contract:
         for position in cases["index"].astype(int).drop_duplicates():
             if name is not None and (position, name) in uncast:
                 continue
-            value = rows.column(name)[position].as_py() if name else rows.slice(position, 1).to_pylist()[0]
+            value = told(rows.column(name)[position]) if name else rows.slice(position, 1).to_pylist()[0]
             reasons.setdefault(position, []).append({"rule": rule, "column": name, "value": value})
 
     def _letters(
@@ -268,13 +274,14 @@ class Contract:
                 known[name] = cast_column(picked[name], kind, self.pipeline).values
             except (KeyError, ContractError):
                 known[name] = pa.nulls(len(positions), kind)
+        keys, _ = set_apart(pa.table(known), self.unheld)
         reasons = [
             encode([{"rule": "transform", "column": None, "value": f"{type(error).__name__}: {error}"}])
             for error in broken.values()
         ]
         numbers = np.array([(first + position) << SIBLINGS for position in positions], dtype=np.int64)
-        cursors = known[self.time_cursor] if self.time_cursor else pa.nulls(len(positions), UTC_TIMESTAMP)
-        return letters(raw, positions, numbers, [known[name] for name in self.key], cursors, reasons)
+        cursors = keys.column(self.time_cursor) if self.time_cursor else pa.nulls(len(positions), UTC_TIMESTAMP)
+        return letters(raw, positions, numbers, [keys.column(name) for name in self.key], cursors, reasons)
 
 
 def letters(

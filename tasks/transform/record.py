@@ -17,8 +17,20 @@ def encode_records(raw: pa.Table, positions: Sequence[int]) -> tuple[list[str], 
     Decimals become text, times ISO 8601, bytes base64: the types of `record_types` tell how to read them back.
     """
     picked = raw.take(pa.array(positions, pa.int64())) if len(positions) else raw.slice(0, 0)
-    records = [encode(row) for row in picked.to_pylist()]
+    records = [encode(row) for row in _rows(picked)]
     return records, [hashlib.sha256(record.encode()).hexdigest()[:32] for record in records]
+
+
+def _rows(picked: pa.Table) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = picked.to_pylist()
+    except (OverflowError, ValueError):
+        # A date that Python does not have: all those of its column as texts.
+        for place, field in enumerate(picked.schema):
+            if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
+                picked = picked.set_column(place, field.name, picked.column(place).cast(pa.string()))
+        rows = picked.to_pylist()
+    return rows
 
 
 def record_types(raw: pa.Table) -> str:

@@ -96,9 +96,10 @@ def test_an_empty_text_is_not_null(databases: Databases) -> None:
     assert round_trip(databases, table) == table.to_pydict()
 
 
-def test_infinities_survive(databases: Databases) -> None:
+@pytest.mark.parametrize("where", ["postgresql", "sqlite"])
+def test_infinities_survive(request: pytest.FixtureRequest, where: str) -> None:
     table = pa.table({"float64": [math.inf, -math.inf]})
-    assert round_trip(databases, table) == table.to_pydict()
+    assert round_trip(request.getfixturevalue(where), table) == table.to_pydict()
 
 
 def test_not_a_number_survives_on_postgresql(postgresql: Databases) -> None:

@@ -1,5 +1,6 @@
 """Column types: which SQL type holds an Arrow type, and the two that databases disagree about."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -20,13 +21,17 @@ from sqlalchemy import (
     Text,
     Time,
     TypeDecorator,
+    Uuid,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeEngine
 
 from tasks.errors import ConfigError
 
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+UUID = pa.uuid()
+JSON = pa.json_(pa.string())
 
 MAX_LENGTH = b"max_length"
 """In the metadata of a contract's column: the longest text it may hold, in characters."""
@@ -127,6 +132,33 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+class JsonText(TypeDecorator[str]):
+    """A JSON document, as text in Python: `jsonb` on PostgreSQL, which compares what it says; text elsewhere."""
+
+    impl = Text
+    cache_ok = True
+
+    @property
+    def python_type(self) -> type[str]:
+        """What a decorated type does not tell by itself."""
+        return str
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """`jsonb`, or a text of any length."""
+        return dialect.type_descriptor(JSONB() if dialect.name == "postgresql" else LONG_TEXT)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """What PostgreSQL's driver makes JSON of."""
+        return json.loads(value) if value is not None and dialect.name == "postgresql" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """A text again."""
+        return json.dumps(value) if value is not None and dialect.name == "postgresql" else value
+
+
+_IN_ARRAYS = (pa.int16(), pa.int32(), pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.date32())
+
+
 def storable(kind: pa.DataType) -> pa.DataType:
     """The type of the same family that every target can hold: `int8` becomes `int16`, nanoseconds microseconds.
 
@@ -137,6 +169,12 @@ def storable(kind: pa.DataType) -> pa.DataType:
         return storable(kind.value_type)
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", "UTC") if kind.tz else pa.timestamp("us")
+    if isinstance(kind, pa.JsonType):
+        return JSON
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        array = pa.list_(storable(kind.value_type))
+        sql_type(array)
+        return array
     for family, chosen in (
         (pa.types.is_int8, pa.int16()),
         (pa.types.is_uint8, pa.int16()),
@@ -168,6 +206,10 @@ def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
         return UtcDateTime() if kind.tz else DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     if pa.types.is_decimal(kind):
         return ExactDecimal(kind.precision, kind.scale)
+    if kind in (UUID, JSON):
+        return Uuid() if kind == UUID else JsonText()
+    if pa.types.is_list(kind) and kind.value_type in _IN_ARRAYS:
+        return ARRAY(sql_type(kind.value_type))
     simple: dict[pa.DataType, TypeEngine[Any]] = {
         pa.string(): LONG_TEXT,
         pa.int16(): SmallInteger(),
@@ -184,7 +226,7 @@ def sql_type(kind: pa.DataType) -> TypeEngine[Any]:
     except KeyError:
         raise ConfigError(
             f"No target column can hold the type {kind}. Declare text, a number, bool, a date, time or timestamp, "
-            "a decimal or bytes, and convert in the transform."
+            "a decimal, bytes, Uuid or Json, and convert in the transform."
         ) from None
 
 

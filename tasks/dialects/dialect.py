@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 
+from tasks.column_types import JSON
 from tasks.dialects.source import Source
 from tasks.dialects.unheld import Find, Unheld, in_columns
 from tasks.errors import ContractError
@@ -125,11 +126,25 @@ class Dialect(Source):
         Raises:
             ContractError: there is such a column.
         """
+        self.refuse_keys(what, columns, key)
         for field in columns:
             if pa.types.is_list(field.type):
                 raise ContractError(
                     f"{what}: column {field.name!r} is declared as {field.type}, and {self.name} has no arrays. "
                     "Declare it as Json and make JSON of it in the transform, or load a row for each element."
+                )
+
+    def refuse_keys(self, what: str, columns: pa.Schema, key: Sequence[str]) -> None:
+        """Refuse a key that no database compares in an index.
+
+        Raises:
+            ContractError: there is such a column in it.
+        """
+        for field in (columns.field(name) for name in key):
+            if field.type == JSON or pa.types.is_list(field.type):
+                raise ContractError(
+                    f"{what}: the key column {field.name!r} is declared as {field.type}, by which no row is found. "
+                    "Name another key, or make a text of it in the transform."
                 )
 
     # -- bulk writing ------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.column_types import KEY_BYTES, key_bytes
+from tasks.column_types import KEY_BYTES, UUID, key_bytes
 from tasks.dialects.dialect import Dialect
 from tasks.dialects.unheld import YEARS_1_TO_9999, Find, is_not_finite, longer_than, outside_of
 from tasks.errors import ContractError
@@ -153,6 +153,8 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = pc.cast(column, pa.timestamp("us"))
     values: list[Any] = column.to_pylist()
+    if column.type == UUID:
+        return [None if value is None else value.hex for value in values]
     return values
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
-import pgpq
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,16 +32,17 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.types import NullType, TypeEngine
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import JSON, UtcDateTime
 from tasks.connections import READ_ONLY_NAME
 from tasks.dialects.dialect import Dialect
 from tasks.dialects.exported_snapshot import ExportedSnapshot, stream
+from tasks.dialects.postgresql_copy import binary_copy
 from tasks.dialects.postgresql_reader import PostgresqlReader
 from tasks.dialects.postgresql_reading import PostgresqlReading
 from tasks.dialects.reading import Reading
 from tasks.dialects.row_keyset import RowKeyset
 from tasks.dialects.snapshot_reader import SnapshotReader
-from tasks.dialects.unheld import JULIAN_DAYS, Find, has_nul, outside_of
+from tasks.dialects.unheld import JULIAN_DAYS, Find, has_nul, is_no_jsonb, outside_of
 from tasks.errors import ConfigError, SourceUnavailable
 from tasks.local_time import LocalTime
 from tasks.window import to_utc
@@ -140,27 +140,27 @@ class Postgresql(Dialect):
         kind = field.type.value_type if pa.types.is_list(field.type) else field.type
         if pa.types.is_string(kind):
             yield "postgresql holds it: no NUL in a text", has_nul
+        if kind == JSON:
+            yield "postgresql holds it: no NUL in a text of JSON, no number of over 16,383 digits", is_no_jsonb
         if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
             yield "postgresql holds it: a day from 4714 BC to the year 5874897", outside_of(JULIAN_DAYS)
 
     def refuse(self, what: str, columns: pa.Schema, key: Sequence[str]) -> None:
-        """Nothing: it has arrays too."""
+        """Only keys of documents or arrays."""
+        self.refuse_keys(what, columns, key)
 
     def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:
         """One binary COPY, without waiting for the disk."""
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
         target = sql.Identifier(table.schema, table.name) if table.schema else sql.Identifier(table.name)
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, names)
-        encoder = pgpq.ArrowToPostgresBinaryEncoder(rows.schema)
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             driver = connection.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
             with driver.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.write(encoder.write_header())
-                for part in rows.to_batches():
-                    copy.write(encoder.write_batch(part))
-                copy.write(encoder.finish())
+                for part in binary_copy(rows):
+                    copy.write(part)
         return int(rows.num_rows)
 
     def read(

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.json_documents import fits_jsonb
+
 _DAY = 86_400_000_000
 """A day in microseconds."""
 
@@ -56,6 +58,13 @@ def has_nul(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         values = [any("\0" in text for text in row or () if text is not None) for row in column.to_pylist()]
         return _some(pa.chunked_array([pa.array(values, pa.bool_())]))
     return _some(pc.match_substring(column, "\0"))
+
+
+def is_no_jsonb(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """A JSON document that `jsonb` cannot hold."""
+    return _some(
+        pa.chunked_array([pa.array([text is not None and not fits_jsonb(text) for text in column.to_pylist()])])
+    )
 
 
 def is_nan(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -1,5 +1,6 @@
 """Casting: a pandas column to the Arrow type the contract declares, value by value where it has to be."""
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.column_types import decimal_text
+from tasks.column_types import JSON, UUID, decimal_text
 from tasks.errors import ContractError
+from tasks.json_documents import is_json
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def _convert(values: Any, target: pa.DataType) -> Any:
     A decimal becomes text without zeros at its end: how many there are depends on what else is in a batch of JSON, and
     the same row has to be the same text in every window.
     """
+    if target in (UUID, JSON) and values.type != target:
+        return _uuids(values) if target == UUID else _documents(values)
     if pa.types.is_decimal(values.type) and (pa.types.is_string(target) or pa.types.is_large_string(target)):
         if isinstance(values, pa.Scalar):
             return pa.scalar(decimal_text(values.as_py()), target)
@@ -101,6 +105,39 @@ def _convert(values: Any, target: pa.DataType) -> Any:
         if not (pa.types.is_timestamp(target) and target.tz and pa.types.is_string(values.type)):
             raise
         return pc.assume_timezone(pc.cast(values, pa.timestamp(target.unit)), target.tz)
+
+
+def _uuids(values: Any) -> Any:
+    """Of 16 bytes each, or of texts."""
+    if not (_is_text(values.type) or values.type in (pa.binary(16), pa.binary())):
+        raise pa.ArrowNotImplementedError(str(values.type))
+    given = [values.as_py()] if isinstance(values, pa.Scalar) else values.to_pylist()
+    try:
+        made = [value if value is None else _uuid(value) for value in given]
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    array = pa.array(made, UUID)
+    return array[0] if isinstance(values, pa.Scalar) else array
+
+
+def _uuid(value: str | bytes) -> uuid.UUID:
+    return uuid.UUID(value) if isinstance(value, str) else uuid.UUID(bytes=value)
+
+
+def _documents(values: Any) -> Any:
+    """Of texts that are JSON, which stay as they are."""
+    if not _is_text(values.type):
+        raise pa.ArrowNotImplementedError(str(values.type))
+    given = [values.as_py()] if isinstance(values, pa.Scalar) else values.to_pylist()
+    for value in given:
+        if value is not None and not is_json(value):
+            raise pa.ArrowInvalid(f"{value!r} is no JSON")
+    array = pa.ExtensionArray.from_storage(JSON, pa.array(given, pa.string()))
+    return array[0] if isinstance(values, pa.Scalar) else array
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

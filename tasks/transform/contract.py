@@ -22,10 +22,11 @@ from tasks.state.dead_letters import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
 from tasks.transform.holding import FindUnheld, holds_everything, set_apart, told
+from tasks.transform.logical_types import Json, Uuid
 from tasks.transform.record import encode, encode_records, record_types
 from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, max_length, rules_only
 
-__all__ = ["SIBLINGS", "Contract", "Judged", "UtcTimestamp", "letters"]
+__all__ = ["SIBLINGS", "Contract", "Json", "Judged", "UtcTimestamp", "Uuid", "letters"]
 
 SIBLINGS = 20
 """A row's number is its passport shifted by this many bits, plus its place among the rows exploded from it."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tasks.column_types import MAX_LENGTH, UTC_TIMESTAMP
 from tasks.errors import ContractError
+from tasks.transform.logical_types import LogicalType
 
 UtcTimestamp = Annotated[pd.ArrowDtype, UTC_TIMESTAMP]
 """Annotation for a column of instants: `updated_at: UtcTimestamp`."""
@@ -18,6 +19,8 @@ UtcTimestamp = Annotated[pd.ArrowDtype, UTC_TIMESTAMP]
 
 def arrow_type(pipeline: str, name: str, dtype: Any) -> pa.DataType:
     """The Arrow type that a pandera dtype stands for."""
+    if isinstance(dtype, LogicalType):
+        return dtype.arrow
     kind = getattr(dtype, "type", None)
     if isinstance(kind, pd.ArrowDtype):
         return kind.pyarrow_dtype
@@ -35,7 +38,7 @@ def arrow_type(pipeline: str, name: str, dtype: Any) -> pa.DataType:
     except (pa.ArrowNotImplementedError, TypeError):
         raise ContractError(
             f"{pipeline}: column {name!r} is declared as {dtype}, which is no type of a database column. Declare str, "
-            "int, float, bool, datetime.date, UtcTimestamp, a pandera Decimal or a pandas ArrowDtype."
+            "int, float, bool, datetime.date, UtcTimestamp, Uuid, Json, a pandera Decimal or a pandas ArrowDtype."
         ) from None
 
 

@@ -17,6 +17,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import pyarrow as pa
+import pymysql
+from sqlalchemy import NullPool, create_engine, text
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tasks.connections import engine
 from tasks.counts import Counts
@@ -214,6 +217,21 @@ def _wait() -> None:
     _parent.recv()
 
 
+def _kill_backend(driver: Any, url: str) -> None:
+    """End the server's side of a connection, and return when it has ended."""
+    if not isinstance(driver, pymysql.Connection):
+        os.kill(driver.info.backend_pid, signal.SIGKILL)
+        return
+    admin = create_engine(url, poolclass=NullPool)
+    session = {"session": driver.thread_id()}
+    with admin.connect() as connection:
+        connection.execute(text("KILL CONNECTION :session"), session)
+        left = text("SELECT count(*) FROM information_schema.processlist WHERE id = :session")
+        Retrying(retry=retry_if_result(bool), stop=stop_after_delay(60), wait=wait_fixed(0.01))(
+            lambda: connection.execute(left, session).scalar_one()
+        )
+
+
 def _main(job: Job, parent: Connection) -> None:
     global _parent
     _parent = parent
@@ -225,7 +243,7 @@ def _main(job: Job, parent: Connection) -> None:
             case "kill client":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill backend":
-                os.kill(driver.info.backend_pid, signal.SIGKILL)
+                _kill_backend(driver, job.urls[job.pipeline.load.connection])
             case "wait":
                 _wait()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandera.pandas as pa
 from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, Table, Text, delete, insert
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import EXACT_TEXT, UtcDateTime
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
 from tasks.load.partition import ReplacePartition
@@ -51,8 +51,8 @@ CHANGES = Table(
 )
 _names = MetaData()
 _REFERENCED = {
-    Table("dim_customers", _names, Column("name", Text, primary_key=True)): ["ann", "bob"],
-    Table("dim_regions", _names, Column("name", Text, primary_key=True)): ["north", "south"],
+    Table("dim_customers", _names, Column("name", EXACT_TEXT, primary_key=True)): ["ann", "bob"],
+    Table("dim_regions", _names, Column("name", EXACT_TEXT, primary_key=True)): ["north", "south"],
 }
 
 

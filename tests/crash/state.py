@@ -63,8 +63,9 @@ def read_state(url: str, table: str = "fct_changes") -> State:
 
 
 def _read(connection: Connection, table: str) -> State:
+    quote = connection.dialect.identifier_preparer.quote
     beside = {table, f"etl_tombstones_{table}"} & set(inspect(connection).get_table_names())
-    rows = [(name, *row) for name in beside for row in connection.execute(text(f'SELECT * FROM "{name}"'))]
+    rows = [(name, *row) for name in beside for row in connection.execute(text(f"SELECT * FROM {quote(name)}"))]
     letter_columns = [dead_letters.c[name] for name in _LETTER]
     letters = connection.execute(select(*letter_columns, dead_letters.c.closed_at, dead_letters.c.closed_run_id))
     # A run without a cursor covers until the moment it was opened, which is another each time.

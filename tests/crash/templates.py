@@ -10,13 +10,14 @@ from typing import Protocol
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from tasks.embedded import EmbeddedPostgres
 from tests.crash.child import Job, Outcome, run_child
 from tests.crash.scenarios import Scenario, fill_referenced, fill_source
 from tests.crash.state import State, read_state
+from tests.servers.mariadb import MariadbServer
 
 _numbers = itertools.count(1)
 
@@ -168,6 +169,41 @@ class FolderHome:
 
     def wait_until_quiet(self, url: str) -> None:
         """See `Home`. Its locks are gone with the process that held them."""
+
+
+@dataclass(frozen=True)
+class MariadbHome:
+    """Targets on a MariaDB, sources in a folder: MariaDB as a source is another matter."""
+
+    server: MariadbServer
+    sources: FolderHome
+
+    def new_database(self, name: str, template: str | None = None) -> str:
+        """See `Home`."""
+        if name.endswith("_source"):
+            return self.sources.new_database(name)
+        fresh = f"{name}_{next(_numbers)}"
+        self.server.create_database(fresh)
+        url = self.server.url(fresh)
+        if template is not None:
+            engine = create_engine(url, poolclass=NullPool)
+            with engine.begin() as connection:
+                for table in inspect(create_engine(template, poolclass=NullPool)).get_table_names():
+                    connection.execute(text(f"CREATE TABLE `{table}` LIKE `{_name(template)}`.`{table}`"))
+                    connection.execute(text(f"INSERT INTO `{table}` SELECT * FROM `{_name(template)}`.`{table}`"))
+        return url
+
+    def drop_database(self, url: str) -> None:
+        """See `Home`."""
+        self.server.drop_database(_name(url))
+
+    def wait_until_quiet(self, url: str) -> None:
+        """See `Home`."""
+        sessions = text("SELECT count(*) FROM information_schema.processlist WHERE db = :database")
+        with create_engine(self.server.url(""), poolclass=NullPool).connect() as connection:
+            Retrying(retry=retry_if_result(bool), stop=stop_after_delay(60), wait=wait_fixed(0.02))(
+                lambda: connection.execute(sessions, {"database": _name(url)}).scalar_one()
+            )
 
 
 def _name(url: str) -> str:

@@ -18,7 +18,7 @@ from tests.crash.child import run_child
 from tests.crash.fault_points import COMMIT, Point, all_points
 from tests.crash.scenarios import SCENARIOS, UPSERT, Scenario
 from tests.crash.state import State
-from tests.crash.templates import ClusterHome, FolderHome, Home, Reference, Template
+from tests.crash.templates import ClusterHome, FolderHome, Home, MariadbHome, Reference, Template
 from tests.servers.cluster import remove_folder
 
 _AT_ONCE = 2
@@ -28,7 +28,8 @@ Line = tuple[Template, Reference]
 Check = Callable[[Template, Reference, Point], None]
 
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
-each_database = pytest.mark.parametrize("home", ["postgresql", "sqlite"], indirect=True)
+_MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb)
+each_database = pytest.mark.parametrize("home", ["postgresql", "sqlite", _MARIADB], indirect=True)
 
 
 @pytest.fixture
@@ -36,13 +37,15 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """Where the databases of a test are."""
     if request.param == "sqlite":
         return FolderHome(tmp_path)
+    if request.param == "mariadb":
+        return MariadbHome(request.getfixturevalue("mariadb_server"), FolderHome(tmp_path))
     return ClusterHome(request.getfixturevalue("cluster"))
 
 
 @pytest.mark.parametrize("home", [pytest.param("postgresql", marks=pytest.mark.slow), "sqlite"], indirect=True)
 def test_a_client_killed_around_its_writes_or_its_commit_leaves_all_or_nothing(home: Home) -> None:
     line = _line(UPSERT, home)
-    tables = ["etl_windows", "fct_changes", "etl_dead_letters"] if isinstance(home, ClusterHome) else ["fct_changes"]
+    tables = ["fct_changes"] if isinstance(home, FolderHome) else ["etl_windows", "fct_changes", "etl_dead_letters"]
     points = [Point("after", _write_to(table, line)) for table in tables]
     _strike_each([*points, Point("before", COMMIT), _REPLIED], [line] * _AT_ONCE, _check_killed_client)
 
@@ -65,6 +68,18 @@ def test_a_server_backend_killed_at_any_point_of_a_commit_leaves_all_or_nothing(
         homes = [ClusterHome(stack.enter_context(_cluster_of_its_own())) for _ in range(_AT_ONCE)]
         lines = [_line(scenario, home) for home in homes]
         _strike_each(_points(lines[0]), lines, _check_killed_backend)
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("home", ["mariadb"], indirect=True)
+@each_scenario
+def test_a_connection_that_mariadb_ends_at_any_point_of_a_commit_leaves_all_or_nothing(
+    scenario: Scenario, home: Home
+) -> None:
+    line = _line(scenario, home)
+    _strike_each(_points(line), [line] * _AT_ONCE, _check_killed_backend)
 
 
 def _check_killed_client(template: Template, reference: Reference, point: Point) -> None:
@@ -130,7 +145,7 @@ def _points(line: Line) -> list[Point]:
 
 def _write_to(table: str, line: Line) -> int:
     """The number of the first statement that writes to `table`."""
-    writes = (f"UPDATE {table} ", f"INSERT INTO {table} ")
+    writes = (f"UPDATE {table} ", f"UPDATE {table}, ", f"INSERT INTO {table} ")
     return next(number for number, text in enumerate(line[1].outcome.statements, start=1) if text.startswith(writes))
 
 

@@ -166,7 +166,10 @@ def test_a_type_that_no_target_holds_becomes_one_of_its_family_that_loses_nothin
     assert sql_type(kept) is not None
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.duration("us"), pa.null()])
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(UTC_US), pa.list_(pa.list_(pa.int64())), pa.struct([("a", pa.int64())]), pa.duration("us"), pa.null()],
+)
 def test_a_type_that_no_column_can_hold_is_refused(kind: pa.DataType) -> None:
     with pytest.raises(ConfigError, match="No target column can hold the type"):
         storable(kind)

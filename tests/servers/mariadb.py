@@ -20,7 +20,8 @@ _STOP_SECONDS = 30
 # Not in UTC: a time read without naming the zone is wrong at once. What a crash could lose is not waited for.
 _SETTINGS = ["--default-time-zone=+05:30", "--skip-networking", "--skip-name-resolve", "--character-set-server=utf8mb4",
              "--log-bin=binlog", "--binlog-format=ROW", "--binlog-row-image=FULL", "--server-id=1", "--sync-binlog=0",
-             "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--skip-ssl"]  # fmt: skip
+             "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite",
+             "--innodb-buffer-pool-size=64M", "--skip-ssl"]  # fmt: skip
 
 
 def installed() -> bool:

@@ -1,4 +1,4 @@
-"""`PostgresProxy`: stands between clients and a PostgreSQL server, and can lose a COMMIT or the reply to it.
+"""`CommitProxy`: stands between clients and a server, and can lose a COMMIT or the reply to it.
 
 It passes the protocol on message by message, over Unix sockets both ways, and knows two things about it: which
 connection holds the lock that begins a commit of tidegate, and which message is that connection's COMMIT.
@@ -12,28 +12,76 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from tasks.embedded import EmbeddedPostgres
 from tests.servers.cluster import remove_folder
+from tests.servers.mariadb import MariadbServer
 
 Fault = Literal["reply lost", "request lost", "request late"]
 """What happens to a COMMIT whose client is cut off: it is done, it never arrives, or it arrives when told."""
 
-_SOCKET = ".s.PGSQL.5432"
 _LENGTH = struct.Struct("!I")
-_READY_FOR_QUERY = b"Z"
 
 
-class PostgresProxy:
+class Wire(Protocol):
+    """What has to be known of a protocol."""
+
+    def size(self, buffer: bytes, is_startup: bool) -> int | None:
+        """How long the message is that `buffer` begins with; None where too little of it has come."""
+
+    def is_commit(self, message: bytes) -> bool:
+        """Whether a client's message is COMMIT."""
+
+    def ends_reply(self, message: bytes) -> bool:
+        """Whether a server's message is the last of its answer to that."""
+
+
+class PostgresWire:
+    """PostgreSQL's: a type, a length that counts itself, a body; a client's first message has no type."""
+
+    def size(self, buffer: bytes, is_startup: bool) -> int | None:
+        """See `Wire`."""
+        head = 0 if is_startup else 1
+        return head + _LENGTH.unpack_from(buffer, head)[0] if len(buffer) >= head + 4 else None
+
+    def is_commit(self, message: bytes) -> bool:
+        """See `Wire`."""
+        return message[:1] == b"Q" and message[5:].rstrip(b"\0").upper() == b"COMMIT"
+
+    def ends_reply(self, message: bytes) -> bool:
+        """See `Wire`: ready for another query."""
+        return message[:1] == b"Z"
+
+
+class MariadbWire:
+    """MariaDB's: a length of three bytes, a number, a body."""
+
+    def size(self, buffer: bytes, is_startup: bool) -> int | None:
+        """See `Wire`."""
+        return 4 + int.from_bytes(buffer[:3], "little") if len(buffer) >= 4 else None
+
+    def is_commit(self, message: bytes) -> bool:
+        """See `Wire`."""
+        return message[4:].upper() == b"\x03COMMIT"
+
+    def ends_reply(self, message: bytes) -> bool:
+        """See `Wire`: it is one message."""
+        return True
+
+
+class CommitProxy:
     """A proxy of one server; use it as a context manager.
 
     Args:
-        server: where to.
+        server: its socket.
+        wire: its protocol.
     """
 
-    def __init__(self, server: EmbeddedPostgres) -> None:
-        self._server = str(server.socket_folder / _SOCKET)
+    def __init__(self, server: Path, wire: Wire) -> None:
+        self._server = str(server)
+        self._wire = wire
+        self._name = server.name
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-proxy-"))
         self._listener = socket.socket(socket.AF_UNIX)
         self._sockets: list[socket.socket] = []
@@ -42,9 +90,10 @@ class PostgresProxy:
         self._wait_for_lateness: Callable[[], None] = lambda: None
         self.struck = threading.Event()
 
-    def url(self, database: str) -> str:
-        """SQLAlchemy URL of `database` through the proxy."""
-        return f"postgresql+psycopg://postgres@/{database}?host={self._folder}"
+    @property
+    def socket(self) -> Path:
+        """Where clients find it."""
+        return self._folder / self._name
 
     def arm(self, fault: Fault, wait_for_lateness: Callable[[], None] = lambda: None) -> None:
         """Let `fault` befall the next commit of tidegate, once; `struck` says that it has.
@@ -57,7 +106,7 @@ class PostgresProxy:
         self._fault = fault
 
     def __enter__(self) -> Self:
-        self._listener.bind(str(self._folder / _SOCKET))
+        self._listener.bind(str(self.socket))
         self._listener.listen()
         self._start(self._accept)
         return self
@@ -93,10 +142,40 @@ class PostgresProxy:
         return fault
 
 
+class PostgresProxy(CommitProxy):
+    """A proxy of a PostgreSQL.
+
+    Args:
+        server: where to.
+    """
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        super().__init__(server.socket_folder / ".s.PGSQL.5432", PostgresWire())
+
+    def url(self, database: str) -> str:
+        """SQLAlchemy URL of `database` through the proxy."""
+        return f"postgresql+psycopg://postgres@/{database}?host={self.socket.parent}"
+
+
+class MariadbProxy(CommitProxy):
+    """A proxy of a MariaDB.
+
+    Args:
+        server: where to.
+    """
+
+    def __init__(self, server: MariadbServer) -> None:
+        super().__init__(server.socket, MariadbWire())
+
+    def url(self, database: str) -> str:
+        """SQLAlchemy URL of `database` through the proxy."""
+        return f"mariadb+pymysql://root@/{database}?unix_socket={self.socket}"
+
+
 class _Connection:
     """A client's connection, and ours to the server for it."""
 
-    def __init__(self, proxy: PostgresProxy, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, proxy: CommitProxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
         self._client = client
         self._server = server
@@ -105,10 +184,10 @@ class _Connection:
 
     def forward(self) -> None:
         """From the client to the server, until either leaves."""
-        for message in _messages(self._client, begins_with_startup=True):
+        for message in _messages(self._client, self._proxy._wire, begins_with_startup=True):
             if b"etl_targets" in message and b"FOR UPDATE" in message:
                 self._commits = True
-            if self._commits and message[:1] == b"Q" and message[5:].rstrip(b"\0").upper() == b"COMMIT":
+            if self._commits and self._proxy._wire.is_commit(message):
                 self._commits = False
                 self._fault = self._proxy._take_fault()
                 if self._fault is not None:
@@ -120,11 +199,11 @@ class _Connection:
 
     def back(self) -> None:
         """From the server to the client, until either leaves; the reply to a lost COMMIT stays here."""
-        for message in _messages(self._server, begins_with_startup=False):
+        for message in _messages(self._server, self._proxy._wire, begins_with_startup=False):
             if self._fault is None:
                 if not _send(self._client, message):
                     break
-            elif message[:1] == _READY_FOR_QUERY:
+            elif self._proxy._wire.ends_reply(message):
                 self._proxy.struck.set()
                 break
         _close(self._client)
@@ -143,17 +222,14 @@ class _Connection:
         _close(self._server)
 
 
-def _messages(source: socket.socket, begins_with_startup: bool) -> Iterator[bytes]:
-    """Whole protocol messages, until the other side leaves; the first of a client has no type byte."""
-    head = 0 if begins_with_startup else 1
+def _messages(source: socket.socket, wire: Wire, begins_with_startup: bool) -> Iterator[bytes]:
+    """Whole protocol messages, until the other side leaves."""
+    is_startup = begins_with_startup
     buffer = b""
     while True:
-        while len(buffer) >= head + 4:
-            size = head + _LENGTH.unpack_from(buffer, head)[0]
-            if len(buffer) < size:
-                break
+        while (size := wire.size(buffer, is_startup)) is not None and len(buffer) >= size:
             yield buffer[:size]
-            buffer, head = buffer[size:], 1
+            buffer, is_startup = buffer[size:], False
         try:
             received = source.recv(1 << 16)
         except OSError:

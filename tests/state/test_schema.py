@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 
 from tasks.dialects import dialect_of
 from tasks.errors import TargetError
@@ -75,6 +75,12 @@ def test_processes_that_migrate_at_once_all_succeed_on_sqlite(sqlite: Databases)
     _migrate_at_once(sqlite)
 
 
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_processes_that_migrate_at_once_all_succeed_on_mariadb(mariadb_target: Databases) -> None:
+    _migrate_at_once(mariadb_target)
+
+
 def _migrate_at_once(databases: Databases) -> None:
     """Two processes, each of which waits at the start until the other is there."""
     command = [sys.executable, "-W", "error", "-c", MIGRATE]
@@ -95,6 +101,47 @@ def _migrate_at_once(databases: Databases) -> None:
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), outputs
     assert_as_declared(databases)
+
+
+@pytest.mark.mariadb
+def test_a_migration_that_dies_after_any_of_its_steps_is_gone_on_with(mariadb_target: Databases) -> None:
+    """MariaDB commits each change of a table at once, so what was done stays done."""
+    steps = 0
+    done: list[str] = []
+
+    def die(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith(("CREATE", "ALTER")):
+            done.append(statement)
+            raise Died
+
+    event.listen(mariadb_target.target, "after_cursor_execute", die)
+    while True:
+        try:
+            migrate(mariadb_target)
+            break
+        except Died:
+            steps += 1
+    event.remove(mariadb_target.target, "after_cursor_execute", die)
+    assert steps == len(set(done)) > len(metadata.tables), "no step is done twice"
+    assert_as_declared(mariadb_target)
+
+
+class Died(Exception):
+    """What a migration dies of."""
+
+
+@pytest.mark.mariadb
+def test_every_text_of_the_state_is_compared_exactly_on_mariadb(mariadb_target: Databases) -> None:
+    """Whatever the server and the database have for a default: theirs is latin1 here, and ignores case."""
+    migrate(mariadb_target)
+    collations = text(
+        "SELECT DISTINCT collation_name FROM information_schema.columns "
+        "WHERE table_schema = database() AND table_name <> :version AND collation_name IS NOT NULL"
+    )
+    engines = text("SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = database()")
+    with mariadb_target.target.connect() as connection:
+        found = connection.execute(collations, {"version": VERSION_TABLE}).scalars().all()
+        assert (found, connection.execute(engines).scalars().all()) == (["utf8mb4_nopad_bin"], ["InnoDB"])
 
 
 def test_tables_of_a_newer_version_are_refused(databases: Databases) -> None:

@@ -223,7 +223,7 @@ def _kill_backend(driver: Any, url: str) -> None:
         os.kill(driver.info.backend_pid, signal.SIGKILL)
         return
     admin = create_engine(url, poolclass=NullPool)
-    session = {"session": driver.thread_id()}
+    session = {"session": int(driver.thread_id())}  # type: ignore[no-untyped-call]
     with admin.connect() as connection:
         connection.execute(text("KILL CONNECTION :session"), session)
         left = text("SELECT count(*) FROM information_schema.processlist WHERE id = :session")

@@ -115,7 +115,7 @@ def statements(case: Case, dialect: Dialect) -> list[str]:
     target = load.target(COLUMNS)
     incoming = Incoming(
         target=target,
-        staged=staged_table("etl_staged_1", COLUMNS, changes=case.changes),
+        staged=staged_table("etl_staged_1", COLUMNS, key=load.key, changes=case.changes),
         rejected=rejected_table("etl_rejected_1", pa.schema([COLUMNS.field(name) for name in load.key])),
         cursor=case.cursor,
         now=datetime(2026, 1, 1, tzinfo=UTC),

@@ -16,7 +16,7 @@ from tasks.observe.context import logger
 from tasks.plan import Plan
 from tasks.state.tables import watermarks
 from tasks.state.watermarks import Watermark, read_watermark
-from tasks.upstreams import DependsOn
+from tasks.upstreams import DependsOn, ReadsTables
 from tasks.window import Window, later
 
 _FIRST_PAUSE = 1.0
@@ -39,10 +39,15 @@ class Reach:
     marks: Mapping[DependsOn, Watermark]
     now: datetime
 
-    def of(self, upstream: DependsOn) -> datetime | None:
-        """Until when may be read what depends on `upstream`; None is nothing."""
+    def of(self, upstream: DependsOn, *, as_loaded: bool = False) -> datetime | None:
+        """Until when may be read what depends on `upstream`; None is nothing.
+
+        Args:
+            upstream: which.
+            as_loaded: what is read is what it has loaded, so that exactly as far is as far as it has come.
+        """
         mark = self.marks[upstream]
-        if upstream.max_age is None:
+        if upstream.max_age is None or (as_loaded and not upstream.max_age):
             return _EVER if mark.version else None
         return None if mark.covered_until is None else mark.covered_until + upstream.max_age
 
@@ -171,7 +176,8 @@ def judge(planned: Plan, seen: Watermark, reach: Reach, pipeline: Pipeline) -> P
     if planned.kind == "incremental":
         return _cut(planned, seen, reach, pipeline)
     end = planned.windows[-1].end or reach.now
-    reached = {upstream: reach.of(upstream) for upstream in pipeline.upstreams}
+    as_loaded = planned.kind != "explicit" and isinstance(pipeline.extract, ReadsTables)
+    reached = {upstream: reach.of(upstream, as_loaded=as_loaded) for upstream in pipeline.upstreams}
     behind = [Behind(one, reach.marks[one], end) for one, until in reached.items() if until is None or until < end]
     return tuple(behind) or planned
 

@@ -12,7 +12,7 @@ from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
 from tasks.transform.references import References
-from tasks.upstreams import DependsOn, upstreams
+from tasks.upstreams import DependsOn, ReadsTables, upstreams
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -73,7 +73,8 @@ class Pipeline:
     depends_on: Sequence[str | DependsOn] = ()
 
     def __post_init__(self) -> None:
-        reads_now = isinstance(self.extract, Feed) or self.extract.cursor is None
+        without_cursor = isinstance(self.extract, Feed) or self.extract.cursor is None
+        reads_now = without_cursor and not isinstance(self.extract, ReadsTables)
         object.__setattr__(self, "depends_on", upstreams(self.name, self.depends_on, reads_now=reads_now))
 
     @property

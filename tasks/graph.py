@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -11,18 +11,10 @@ from sqlglot.errors import SqlglotError
 
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, one_of
+from tasks.upstreams import ReadsTables
 
 _DIALECTS = ("postgres", "mysql", "sqlite")
 """In which a query is tried to be read: a declaration names a connection, which is a database only when it is run."""
-
-
-@runtime_checkable
-class ReadsTables(Protocol):
-    """A part of a declaration that says which tables it reads, in its `connection` or else in the target's database."""
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """Their names, `name` or `schema.name`."""
 
 
 @dataclass(frozen=True, slots=True)

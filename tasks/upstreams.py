@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from tasks.errors import ConfigError
+
+
+@runtime_checkable
+class ReadsTables(Protocol):
+    """A part of a declaration that says which tables it reads, in its `connection` or else in the target's database."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Their names, `name` or `schema.name`."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +24,17 @@ class DependsOn:
     How far a run may read is the upstream's `covered_until` plus `max_age`. The window of an incremental run is cut
     there; where that leaves nothing new, the upstream is behind. An explicit window is not cut: the upstream is behind
     unless it has come to its end. A run without a cursor reads its source as it is now: the upstream is behind unless
-    it has come to the moment (target clock) at which the run begins.
+    it has come to the moment (target clock) at which the run begins. What is made of tables of the target, a mart,
+    reads what its upstreams have loaded, as far as that is: it needs them to have been loaded once, and its explicit
+    windows are like any.
 
     All these are source times, so two sources whose clocks differ need a `max_age` that makes up for it.
 
     Attributes:
         pipeline: name of the upstream.
         max_age: how far the upstream may be behind what is read: zero for not at all, a day or so for a list that
-            changes now and then. None: it only has to have been loaded once, however long ago. What has no cursor needs
-            one of the last two, since the upstream is always a moment behind "now".
+            changes now and then. None: it only has to have been loaded once, however long ago. What has no cursor, and
+            is no mart, needs one of the last two, since the upstream is always a moment behind "now".
         when_behind: `skip` reads nothing in this run; `wait` asks again and again, for `timeout`, and then skips.
         timeout: how long a run waits.
         connection: name of the database that the upstream loads into; None is the one that this pipeline loads into.
@@ -56,7 +67,7 @@ def upstreams(pipeline: str, depends_on: Sequence[str | DependsOn], *, reads_now
     Args:
         pipeline: who declares it.
         depends_on: as declared.
-        reads_now: it reads its source as it is, without a cursor.
+        reads_now: it reads its source as it is, without a cursor, and that is not what its upstreams have loaded.
 
     Raises:
         ConfigError: a name where a list belongs, one twice, its own, or an exact upstream of a pipeline without cursor.

@@ -168,6 +168,32 @@ def test_an_upstream_whose_feed_tells_no_time_is_said_so(sqlite: Databases) -> N
     assert "customers tells no covered_until" in str(run_pipeline(DEPENDENT).skipped)
 
 
+class Mart(TableExtract):
+    """Reads a table of the target, whole."""
+
+    reads = frozenset({"dim_customers"})
+
+
+def test_a_mart_reads_what_its_upstreams_have_loaded_as_far_as_that_is(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1)])
+    mart = replace(SNAPSHOT, extract=Mart("source", "orders"), depends_on=["customers"])
+    assert "customers has not been loaded yet" in str(run_pipeline(mart).skipped)
+    cover(sqlite.target, START - 99 * DAY)
+    assert run_pipeline(mart).skipped is None
+    aged = replace(mart, depends_on=[DependsOn("customers", max_age=DAY)])
+    assert "and has to be covered until" in str(run_pipeline(aged).skipped)
+
+
+def test_an_explicit_window_of_a_mart_has_to_be_covered_like_any(sqlite: Databases) -> None:
+    mart = replace(SNAPSHOT, extract=Mart("source", "orders"), depends_on=["customers"])
+    [upstream] = mart.upstreams
+    asked = Plan("explicit", (Window(START, START + 2 * DAY),))
+    covered = Reach({upstream: Watermark(None, START + 2 * DAY, 1)}, BOUND)
+    behind = Reach({upstream: Watermark(None, START + DAY, 1)}, BOUND)
+    assert judge(asked, Watermark(), covered, mart) == asked
+    assert isinstance(judge(asked, Watermark(), behind, mart), tuple)
+
+
 def test_a_full_refresh_begins_anew_and_ends_where_the_upstream_does(sqlite: Databases) -> None:
     put(sqlite.source, [order(number, day=number) for number in range(9)])
     cover(sqlite.target, START + 3 * DAY)

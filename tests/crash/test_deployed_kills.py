@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 from adbc_driver_postgresql import dbapi
-from sqlalchemy import Engine, NullPool, create_engine, inspect, select
+from sqlalchemy import Engine, NullPool, create_engine, inspect, select, update
 
 from deployments import schedules
 from deployments.demo import replay
@@ -55,7 +55,11 @@ class Deployed:
     warehouse: Engine
 
     def replay_to(self, clock: datetime) -> None:
+        """Let the source's time pass, and the lists that flights refer to be loaded in every night of it."""
         replay.replay_to(self.operations, self.weather_file, clock)
+        loaded = update(watermarks).where(watermarks.c.pipeline.in_(("airports", "planes")))
+        with self.warehouse.begin() as connection:
+            connection.execute(loaded.values(covered_until=clock))
 
     def start(self) -> tuple[DeployedRun, psutil.Process]:
         """A run of the deployment, and the process the worker has just made for it."""

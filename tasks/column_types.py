@@ -55,8 +55,8 @@ LONGEST_KEY_TEXT = 255
 """Of a text in a key on MariaDB, where a key has a longest length, and the contract names none."""
 
 
-KEY_BYTES = 3_072
-"""How long a key may be on MariaDB."""
+KEY_BYTES = 3_064
+"""How long a key may be on MariaDB: 3,072 bytes, less the number of the row that staging has in its index."""
 
 _LETTER_BYTES = 4
 _NUMBER_BYTES = 20

@@ -13,7 +13,7 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.pipeline import References, Sla, run_pipeline
 from tasks.state.tables import dead_letters, runs, watermarks, windows
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, loaded, order, put, remove
 
 OVERLAPPING = replace(
@@ -41,6 +41,7 @@ def test_a_rerun_rewrites_no_row(postgresql: Databases) -> None:
         assert connection.execute(versions).all() == before
 
 
+@on_every_target
 def test_only_what_changed_is_updated(databases: Databases) -> None:
     put(databases.source, [order(1), order(2, day=1)])
     run_pipeline(OVERLAPPING)
@@ -104,6 +105,7 @@ def test_an_extract_without_cursor_refuses_a_range(databases: Databases) -> None
         run_pipeline(SNAPSHOT, START)
 
 
+@on_every_target
 def test_older_never_overwrites_newer(databases: Databases) -> None:
     put(databases.source, [order(1, amount=5, day=5)])
     run_pipeline(ORDERS)
@@ -134,6 +136,7 @@ def test_the_same_bad_row_again_updates_its_letter(databases: Databases) -> None
     assert letter.last_seen > letter.first_seen
 
 
+@on_every_target
 def test_a_row_that_later_arrives_good_closes_its_letter(databases: Databases) -> None:
     put(databases.source, [order(1, amount=-3)])
     run_pipeline(ORDERS)
@@ -153,6 +156,7 @@ def test_an_older_good_version_leaves_the_letter_open(databases: Databases) -> N
         assert connection.execute(select(dead_letters.c.status)).scalar_one() == "open"
 
 
+@on_every_target
 def test_a_missing_reference_is_a_dead_letter_with_its_raw_record(databases: Databases) -> None:
     put(databases.source, [order(1), order(2, customer="bob"), order(3, customer=None)])
     _customers(databases, ["ann"])
@@ -199,6 +203,7 @@ def test_a_transform_that_raises_on_one_row_costs_only_that_row(databases: Datab
     assert (counts.inserted, counts.rejected) == (4, 1)
 
 
+@on_every_target
 def test_replace_deletes_what_is_gone_and_keeps_what_was_rejected(databases: Databases) -> None:
     pipeline = replace(SNAPSHOT, load=Replace("target", "fct_orders", key=["id"], max_shrink=0.5))
     put(databases.source, [order(number) for number in range(4)])
@@ -233,6 +238,7 @@ def test_too_many_bad_rows_commit_only_their_dead_letters(databases: Databases) 
         assert connection.execute(select(func.count()).select_from(watermarks)).scalar_one() == 0
 
 
+@on_every_target
 def test_append_keeps_the_first_version_of_an_event(databases: Databases) -> None:
     pipeline = replace(OVERLAPPING, load=Append("target", "fct_orders", key=["id"]))
     put(databases.source, [order(1, amount=1)])
@@ -243,6 +249,7 @@ def test_append_keeps_the_first_version_of_an_event(databases: Databases) -> Non
     assert [row["amount"] for row in loaded(databases.target)] == [1, 1]
 
 
+@on_every_target
 def test_two_versions_of_a_key_in_one_window_count_as_deduplicated(databases: Databases) -> None:
     put(databases.source, [order(1, amount=1), order(2, amount=2, day=1)])
     twice = TableExtract(

@@ -10,10 +10,10 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Index,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     and_,
     case,
     exists,
@@ -70,10 +70,13 @@ def rejected_table(name: str, key: pa.Schema) -> Table:
     return Table(name, MetaData(), *columns, *join_index(name, keys), **TABLE_OPTIONS)
 
 
-def join_index(table: str, key: Sequence[str]) -> list[Index]:
-    """An index of a staging table by its key, on a database that joins by nothing else: row by row."""
+def join_index(table: str, key: Sequence[str]) -> list[UniqueConstraint]:
+    """An index of a staging table by its key, on a database that joins by nothing else: row by row.
+
+    The number of the row is in it, so that it may be declared, and made, with the table.
+    """
     joins_by_index: Any = ("mysql", "mariadb")
-    return [Index(f"{table}_key", *key).ddl_if(dialect=joins_by_index)] if key else []
+    return [UniqueConstraint(*key, ROW, name=f"{table}_key").ddl_if(dialect=joins_by_index)] if key else []
 
 
 def key_columns(rejected: Table) -> list[ColumnElement[Any]]:

@@ -11,7 +11,7 @@ from tasks.extract.snapshot import SnapshotDiff
 from tasks.load.replace import Replace
 from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.state.tables import runs
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import ORDERS, SNAPSHOT, loaded, order, put, remove
 
 REPLACED = replace(SNAPSHOT, load=Replace("target", "fct_orders", key=["id"]))
@@ -34,6 +34,7 @@ def test_a_shrink_is_allowed_for_the_run_that_is_told_so_and_no_other(sqlite: Da
     assert len(loaded(sqlite.target)) == 3
 
 
+@on_every_target
 @pytest.mark.parametrize("pipeline", [REPLACED, DIFFERENCE], ids=["replace", "snapshot diff"])
 def test_an_empty_source_empties_the_target_where_both_guards_are_set_aside(
     databases: Databases, pipeline: Pipeline

@@ -55,7 +55,7 @@ def test_replaying_a_day_replaces_exactly_that_day(databases: Databases) -> None
 
 def written(databases: Databases) -> dict[int, Any]:
     """Of each row what changes when it is written again, where the database can tell."""
-    mark = "xmin::text" if databases.kind == "postgresql" else "rowid"
+    mark = {"postgresql": "xmin::text", "sqlite": "rowid"}.get(databases.kind, "id")
     with databases.target.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(text(f"SELECT id, {mark} FROM fct_orders"))}
 

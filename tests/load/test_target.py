@@ -10,10 +10,11 @@ from tasks.errors import ConservationError
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
 from tasks.transform.contract import UtcTimestamp
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import ORDERS, SNAPSHOT, OrderSchema, loaded, order, put, remove
 
 
+@on_every_target
 def test_its_key_is_the_primary_key_and_what_may_not_be_null_is_not_null(databases: Databases) -> None:
     put(databases.source, [order(1)])
     run_pipeline(ORDERS)
@@ -72,6 +73,7 @@ def test_it_may_bear_a_schema(postgresql: Databases) -> None:
         assert connection.execute(text('SELECT count(*) FROM "Mart".fct_orders')).scalar_one() == 1
 
 
+@on_every_target
 @pytest.mark.parametrize("key", [["customer"], ["customer", "id"], ["updated_at", "id"]], ids="-".join)
 def test_a_key_may_be_of_any_type_and_of_several_columns(databases: Databases, key: list[str]) -> None:
     put(databases.source, [order(1, customer="ann"), order(2, customer="bob", day=1), order(3, customer=None)])
@@ -104,6 +106,7 @@ def test_a_target_whose_key_is_not_unique_is_refused_and_left_as_it_is(databases
     assert [row["amount"] for row in loaded(databases.target)] == [5, 6]
 
 
+@on_every_target
 def test_null_is_a_value_like_any_other_when_rows_are_compared(databases: Databases) -> None:
     """NULL to NULL is unchanged; NULL to a value, and back, is an update."""
     outcomes = []

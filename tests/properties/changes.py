@@ -147,7 +147,7 @@ class World:
 
     def versions(self) -> list[Any]:
         """Every row with what changes when it is written again, where the database can tell."""
-        physical = "ctid::text, xmin::text, *" if self.databases.kind == "postgresql" else "rowid, *"
+        physical = {"postgresql": "ctid::text, xmin::text, *", "sqlite": "rowid, *"}.get(self.databases.kind, "*")
         with self.databases.target.connect() as connection:
             return list(connection.execute(text(f"SELECT {physical} FROM {self.target} ORDER BY id")).all())
 

@@ -28,7 +28,7 @@ from tasks.state.attempts import (
 from tasks.state.schema import ensure_schema
 from tasks.state.tables import runs, windows
 from tasks.window import Window
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, ORDERS, START, loaded, order, put
 
 HOLD = """
@@ -103,6 +103,7 @@ def swept(databases: Databases) -> list[str]:
     return sweep(databases.target, dialect_of(databases.target), "orders")
 
 
+@on_every_target
 def test_a_living_attempt_is_left_alone_and_a_dead_one_is_recorded_and_cleared_away(migrated: Databases) -> None:
     token = "a" * 32
     with another_process(migrated, token) as process:

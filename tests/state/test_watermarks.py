@@ -9,7 +9,7 @@ from tasks.dialects import dialect_of
 from tasks.errors import Fenced
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, move_watermark, read_watermark
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, START
 from tests.properties.effort import Prove, effort
 
@@ -67,6 +67,7 @@ def test_pipelines_have_watermarks_of_their_own(migrated: Databases) -> None:
     assert current(migrated, "others") == Watermark()
 
 
+@on_every_target
 @pytest.mark.parametrize("version", [0, 1], ids=["the first of two first runs", "a later one"])
 def test_a_watermark_that_moved_since_it_was_seen_is_fenced(migrated: Databases, version: int) -> None:
     seen = Watermark()

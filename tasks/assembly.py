@@ -24,6 +24,8 @@ from tasks.overrides import Overrides
 from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
 from tasks.transform.contract import Contract
+from tasks.transform.unique import Unique
+from tasks.transform.window_rules import WindowRule
 
 
 class Assembly:
@@ -39,6 +41,8 @@ class Assembly:
         contract: the judge of its rows.
         target: the target table as the contract declares it.
         tombstones: where its deletes are remembered, or None where no older version can come after one.
+        rejecting: rules over the window that make a row a dead letter.
+        warning: those that are only counted.
         engine: the target database.
         dialect: its dialect.
 
@@ -80,6 +84,10 @@ class Assembly:
             adds_rows=pipeline.adds_rows,
             unheld=self._unheld,
         )
+        missing = {on: [one for one in pipeline.references if one.on_missing == on] for on in ("reject", "warn")}
+        self.rejecting: list[WindowRule] = [*missing["reject"], *pipeline.rules]
+        self.warning: list[WindowRule] = [*missing["warn"]]
+        self._expect_rules_that_fit()
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
         buries = self.changes and cursor is not None and load.updates and load.deletes
@@ -93,6 +101,20 @@ class Assembly:
         """The values of a batch that the target's database cannot hold."""
         columns = self.contract.columns
         return self.dialect.unheld(rows, {name: key_length(columns.field(name)) for name in self.pipeline.load.key})
+
+    def _expect_rules_that_fit(self) -> None:
+        name = self.pipeline.name
+        for rule in (*self.rejecting, *self.warning):
+            if unknown := [column for column in rule.columns if column not in self.contract.columns.names]:
+                raise ConfigError(
+                    f"{name}: the rule {rule.rule!r} is about the column {unknown[0]!r}, which "
+                    f"{self.pipeline.schema.__name__} does not declare. Declare it there, or name another."
+                )
+            if self.changes and isinstance(rule, Unique) and rule.judges_versions(tuple(self.contract.key)):
+                raise ConfigError(
+                    f"{name}: the rule {rule.rule!r} holds the key of the load, and a feed brings a key as often as "
+                    "its row has changed. Leave the rule out: the newest change of each key is loaded."
+                )
 
     def details(self) -> dict[str, str | None]:
         """What the ledger says of where an attempt came from."""

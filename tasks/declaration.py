@@ -12,6 +12,7 @@ from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
 from tasks.transform.references import References
+from tasks.transform.window_rules import WindowRule
 from tasks.upstreams import DependsOn, ReadsTables, upstreams
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
@@ -51,6 +52,7 @@ class Pipeline:
         transform: one batch in, one batch out; pure, without I/O; the index is each row's passport. None takes the
             source's columns as they are.
         references: keys in other tables of the target that rows have to exist in.
+        rules: what the rows of a window have to keep together, `Unique` for instance; judged inside the commit.
         sla: promises and limits.
         drops_rows: the transform may leave rows out; they count as filtered.
         adds_rows: the transform may make several rows of one; the additional ones count as added.
@@ -65,6 +67,7 @@ class Pipeline:
     load: Load
     transform: Transform | None = None
     references: Sequence[References] = ()
+    rules: Sequence[WindowRule] = ()
     sla: Sla = field(default_factory=Sla)
     drops_rows: bool = False
     adds_rows: bool = False

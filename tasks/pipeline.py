@@ -11,6 +11,7 @@ from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
 from tasks.transform.references import References
+from tasks.transform.unique import Unique
 from tasks.upstreams import DependsOn
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Pipeline",
     "References",
     "Sla",
+    "Unique",
     "finished",
     "remove_feed",
     "run_pipeline",

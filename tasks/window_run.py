@@ -24,7 +24,7 @@ from tasks.state.watermarks import Watermark, read_watermark
 from tasks.streaming import stream
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
-from tasks.transform.references import ReferenceCheck
+from tasks.transform.window_rules import StagedRows, WindowCheck
 from tasks.window import Window
 
 
@@ -69,7 +69,7 @@ class WindowRun:
             try:
                 self._create_staging()
                 chunk = stack.enter_context(self._chunk(seen, opened_at, afresh=afresh))
-                spool = stack.enter_context(Spool()) if self.pipeline.references else None
+                spool = stack.enter_context(Spool()) if self.parts.rejecting else None
                 arrivals = self._receive(chunk, spool, opened_at)
                 entry = as_task("commit", self._commit(chunk, spool, arrivals, seen, began).run)()
             except BaseException as error:
@@ -178,9 +178,14 @@ class WindowRun:
 
     def _commit(self, chunk: Chunk, spool: Spool | None, arrivals: Arrivals, seen: Watermark, began: float) -> Commit:
         pipeline, parts = self.pipeline, self.parts
-        check = ReferenceCheck(
-            pipeline.references, pipeline.load.key, parts.contract.time_cursor, self.staged, self.rejected, spool
+        rows = StagedRows(
+            self.staged,
+            pipeline.load.key,
+            pipeline.extract.cursor,
+            newest=pipeline.load.updates,
+            cleared_at=arrivals.cleared_at if pipeline.load.deletes else None,
         )
+        check = WindowCheck(parts.rejecting, parts.warning, rows, parts.contract.time_cursor, self.rejected, spool)
         return Commit(
             engine=parts.engine,
             dialect=parts.dialect,

@@ -96,7 +96,7 @@ class Commit:
         abort_error_rate: share of rejected rows, 0 to 1, above which nothing but the dead letters is written.
         limit: how much of the target may be deleted for not having come in.
         remember: writes what a feed keeps in the target.
-        reject: moves staged rows with broken references to the dead letters; how many.
+        reject: moves staged rows that break a rule over the window to the dead letters; how many.
         warn: counts staged rows with missing references that are only warned of.
         began: `time.monotonic()` when the attempt was opened.
     """
@@ -156,7 +156,7 @@ class Commit:
         if (self.cursor is None and self.load.updates) or self.load.deletes_absent:
             refuse_if_superseded(connection, attempt, arrivals.opened_at)
 
-        referenced = self.reject(connection)
+        broken = self.reject(connection)
         incoming = Incoming(
             target=self.target,
             staged=self.staged,
@@ -175,7 +175,7 @@ class Commit:
             extracted=arrivals.extracted,
             added=arrivals.added,
             filtered=arrivals.filtered,
-            rejected=arrivals.rejected + referenced,
+            rejected=arrivals.rejected + broken,
             deduplicated=deduplicated,
         )
         emptied = writer.emptied(connection) if gone and isinstance(writer, ByPartition) else ()

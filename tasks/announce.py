@@ -12,6 +12,7 @@ from tasks.observe.artifacts import show_report
 from tasks.observe.context import logger
 from tasks.observe.events import emit
 from tasks.report import RunReport, WindowReport
+from tasks.state.attempts import Attempt
 from tasks.window import Window
 
 
@@ -77,6 +78,12 @@ def announce_notices(pipeline: Pipeline, notices: Iterable[Notice]) -> None:
         emit(notice.event, pipeline.name, dict(notice.payload))
         level = logging.WARNING if notice.alarming else logging.INFO
         logger().log(level, "%s: %s", pipeline.name, notice.text, extra={"pipeline": pipeline.name, **notice.payload})
+
+
+def say_out_of_bounds(attempt: Attempt, message: str) -> None:
+    """Raise the event that a window was loaded although its statistics are out of bounds."""
+    emit("etl.bounds.exceeded", attempt.pipeline, {"run_id": attempt.run_id, "message": message})
+    logger().warning("%s", message)
 
 
 def say_null_cursors(pipeline: Pipeline, rows: int) -> None:

@@ -1,7 +1,7 @@
 """`Assembly`: the parts that a pipeline's declaration stands for, put together once for a run."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
 from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
+from tasks.transform.bounds import Bound, NullShare, RowCount
 from tasks.transform.contract import Contract
 from tasks.transform.unique import Unique
 from tasks.transform.window_rules import WindowRule
@@ -88,6 +89,7 @@ class Assembly:
         self.rejecting: list[WindowRule] = [*missing["reject"], *pipeline.rules]
         self.warning: list[WindowRule] = [*missing["warn"]]
         self._expect_rules_that_fit()
+        self._expect_bounds_that_fit()
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
         buries = self.changes and cursor is not None and load.updates and load.deletes
@@ -116,6 +118,20 @@ class Assembly:
                     "its row has changed. Leave the rule out: the newest change of each key is loaded."
                 )
 
+    def _expect_bounds_that_fit(self) -> None:
+        name = self.pipeline.name
+        for bound in self.pipeline.bounds:
+            if isinstance(bound, NullShare) and bound.column not in self.contract.columns.names:
+                raise ConfigError(
+                    f"{name}: NullShare({bound.column!r}) is about a column that {self.pipeline.schema.__name__} does "
+                    "not declare. Declare it there, or name another."
+                )
+            if isinstance(bound, RowCount) and self.feed:
+                raise ConfigError(
+                    f"{name}: a feed brings what has changed since the last run, however long ago that was, so no "
+                    "number of rows is usual. Leave RowCount out."
+                )
+
     def details(self) -> dict[str, str | None]:
         """What the ledger says of where an attempt came from."""
         return {
@@ -135,6 +151,16 @@ class Assembly:
             return ShrinkLimit(declared, may_be_empty)
         allowed = self.overrides.max_shrink
         return ShrinkLimit(declared if allowed is None else allowed, self.overrides.allow_empty or may_be_empty)
+
+    @property
+    def bounds(self) -> Sequence[Bound]:
+        """What the statistics of a window are held to in this run."""
+        return () if self.overrides and self.overrides.ignore_bounds else self.pipeline.bounds
+
+    @property
+    def whole(self) -> bool:
+        """Whether every window is read and committed in one, since something is judged or made of all its rows."""
+        return self.pipeline.load.deletes_absent or bool(self.pipeline.rules or self.pipeline.bounds)
 
     @property
     def abort_error_rate(self) -> float:

@@ -11,6 +11,7 @@ from tasks.errors import ConfigError
 from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
+from tasks.transform.bounds import Bound
 from tasks.transform.references import References
 from tasks.transform.window_rules import WindowRule
 from tasks.upstreams import DependsOn, ReadsTables, upstreams
@@ -53,6 +54,7 @@ class Pipeline:
             source's columns as they are.
         references: keys in other tables of the target that rows have to exist in.
         rules: what the rows of a window have to keep together, `Unique` for instance; judged inside the commit.
+        bounds: what a window as a whole may look like, compared with those before it: `RowCount`, `NullShare`.
         sla: promises and limits.
         drops_rows: the transform may leave rows out; they count as filtered.
         adds_rows: the transform may make several rows of one; the additional ones count as added.
@@ -68,6 +70,7 @@ class Pipeline:
     transform: Transform | None = None
     references: Sequence[References] = ()
     rules: Sequence[WindowRule] = ()
+    bounds: Sequence[Bound] = ()
     sla: Sla = field(default_factory=Sla)
     drops_rows: bool = False
     adds_rows: bool = False

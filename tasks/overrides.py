@@ -15,6 +15,7 @@ class Overrides:
         max_shrink: largest share of what is there, 0 to 1, that the run may delete; None leaves the declared one.
         abort_error_rate: share of rejected rows, 0 to 1, above which a window is refused; None leaves the declared one.
         allow_empty: an empty source is empty, and what it held may be deleted; it needs `max_shrink=1` too.
+        ignore_bounds: the window may look as it likes; its statistics are kept all the same.
 
     Raises:
         ConfigError: no reason, or a share that is none.
@@ -24,6 +25,7 @@ class Overrides:
     max_shrink: float | None = None
     abort_error_rate: float | None = None
     allow_empty: bool = False
+    ignore_bounds: bool = False
 
     def __post_init__(self) -> None:
         if not self.reason.strip():

@@ -10,15 +10,18 @@ from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
+from tasks.transform.bounds import NullShare, RowCount
 from tasks.transform.references import References
 from tasks.transform.unique import Unique
 from tasks.upstreams import DependsOn
 
 __all__ = [
     "DependsOn",
+    "NullShare",
     "Overrides",
     "Pipeline",
     "References",
+    "RowCount",
     "Sla",
     "Unique",
     "finished",

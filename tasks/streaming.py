@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from tasks.change_columns import Marker
 from tasks.channel import Channel, ChannelClosed
 from tasks.spool import Spool
+from tasks.state.statistics import Statistics
 from tasks.transform.contract import Judged
 from tasks.window import later
 
@@ -38,6 +39,7 @@ class Streamed:
         cleared_at: `etl_row` of the last marker, or None; see `tasks.change_columns`.
         cleared_by: what it is.
         phases: seconds of extract, validate and stage.
+        statistics: of the good rows.
     """
 
     extracted: int = 0
@@ -50,6 +52,7 @@ class Streamed:
     cleared_at: int | None = None
     cleared_by: Marker | None = None
     phases: dict[str, float] = field(default_factory=lambda: {"extract": 0.0, "validate": 0.0, "stage": 0.0})
+    statistics: Statistics = field(default_factory=Statistics)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -120,6 +123,7 @@ def stream(
             done.staged += verdict.valid.num_rows
             done.rejected += verdict.rejected.num_rows
             done.unreadable += verdict.unreadable
+            done.statistics += Statistics.of(verdict.valid)
 
     _together([as_step("extract", read), as_step("validate", validate), as_step("stage", write)], raw, judged)
     return done

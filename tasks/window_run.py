@@ -6,7 +6,14 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from tasks.announce import announce_notices, announce_window, raise_error_rate, say_not_acknowledged, say_null_cursors
+from tasks.announce import (
+    announce_notices,
+    announce_window,
+    raise_error_rate,
+    say_not_acknowledged,
+    say_null_cursors,
+    say_out_of_bounds,
+)
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
@@ -22,6 +29,7 @@ from tasks.state.dead_letters import rejected_table
 from tasks.state.ledger import last_position
 from tasks.state.watermarks import Watermark, read_watermark
 from tasks.streaming import stream
+from tasks.transform.bounds import BoundsCheck
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
 from tasks.transform.window_rules import StagedRows, WindowCheck
@@ -79,6 +87,8 @@ class WindowRun:
                 self._acknowledge(chunk)
         done = WindowReport(self.attempt, entry, chunk.more, chunk.source_clock, arrivals.covered_until)
         announce_window(done)
+        if entry.status != "refused" and entry.message:
+            say_out_of_bounds(self.attempt, entry.message)
         if entry.status == "refused":
             body = {"run_id": self.attempt.run_id, "window": str(self.attempt.window)}
             raise_error_rate(self.pipeline, entry.counts, body)
@@ -125,7 +135,7 @@ class WindowRun:
                 position=position,
                 home=home,
                 held=self.held,
-                whole=self.pipeline.load.deletes_absent,
+                whole=self.parts.whole,
                 passed=passed,
                 explicit=self.attempt.kind == "explicit",
             )
@@ -204,6 +214,7 @@ class WindowRun:
             remember=chunk.remember,
             reject=check.reject,
             warn=check.warn,
+            bounds=BoundsCheck(parts.bounds, self.attempt, None if arrivals.unchanged else arrivals.statistics).judge,
             began=began,
         )
 

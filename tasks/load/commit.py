@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, Table, func, select, update
@@ -18,6 +18,7 @@ from tasks.shrink import Shrink, ShrinkLimit
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
 from tasks.state.dead_letters import close_letters, file_letters
 from tasks.state.ledger import Entry, earlier_parts, read_entry, write_entry
+from tasks.state.statistics import Statistics
 from tasks.state.tables import windows
 from tasks.state.watermarks import Watermark, move_watermark
 from tasks.window import Window
@@ -51,6 +52,7 @@ class Arrivals:
         began: target clock before the first row of a window that is read in parts, UTC; None of one that is not.
         unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
         scope: ranges of the partition column of which what came is all there is; see `Incoming`.
+        statistics: of the good rows.
     """
 
     extracted: int
@@ -74,6 +76,7 @@ class Arrivals:
     began: datetime | None = None
     unreadable: int = 0
     scope: tuple[Window, ...] | None = None
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Commit:
         remember: writes what a feed keeps in the target.
         reject: moves staged rows that break a rule over the window to the dead letters; how many.
         warn: counts staged rows with missing references that are only warned of.
+        bounds: why the statistics of the window forbid to load it, and what of them is only warned of.
         began: `time.monotonic()` when the attempt was opened.
     """
 
@@ -118,6 +122,7 @@ class Commit:
     remember: Callable[[Connection], None]
     reject: Callable[[Connection], int]
     warn: Callable[[Connection], int]
+    bounds: Callable[[Connection], tuple[str | None, str | None]]
     began: float
 
     def run(self) -> Entry:
@@ -179,7 +184,9 @@ class Commit:
             deduplicated=deduplicated,
         )
         emptied = writer.emptied(connection) if gone and isinstance(writer, ByPartition) else ()
-        message = self._guard(connection, counts, gone, total, emptied)
+        message, warning = self._guard(connection, counts, gone, total, emptied), None
+        if message is None:
+            message, warning = self.bounds(connection)
         warned = late = written = 0
         if message is None:
             warned = self.warn(connection)
@@ -206,11 +213,12 @@ class Commit:
             seconds=finished - self.began,
             phases={**arrivals.phases, "commit": finished - started},
             watermark=arrivals.watermark,
-            message=message,
+            message=message or warning,
             position=arrivals.position,
             late=late,
             null_cursors=arrivals.null_cursors,
             written=written,
+            statistics=None if arrivals.unchanged else arrivals.statistics,
         )
         write_entry(connection, attempt, entry, self.dialect.clock(connection))
         return entry

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from tasks.counts import Counts
 from tasks.state.attempts import Attempt, Status
+from tasks.state.statistics import Statistics
 from tasks.state.tables import COUNTS, runs
 from tasks.window import to_utc
 
@@ -24,11 +25,12 @@ class Entry:
         seconds: from opening to the commit.
         phases: seconds by phase: extract, validate, stage (these overlap) and commit.
         watermark: highest cursor extracted in this window.
-        message: why it was refused, or None.
+        message: why it was refused, or which bounds it exceeds although it was loaded; None where neither is so.
         position: where a feed had come to, or None.
         late: rows that only the lookback caught.
         null_cursors: source rows that are in no window, having no cursor.
         written: rows of the target that were inserted, updated or deleted; a change may be several in a history.
+        statistics: what its rows looked like; None where the source said that nothing has changed.
     """
 
     status: Status
@@ -42,6 +44,7 @@ class Entry:
     late: int = 0
     null_cursors: int = 0
     written: int = 0
+    statistics: Statistics | None = None
 
 
 def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: datetime) -> None:
@@ -61,6 +64,7 @@ def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: dat
             late=entry.late,
             null_cursors=entry.null_cursors,
             written=entry.written,
+            statistics=None if entry.statistics is None else entry.statistics.as_json(),
             **entry.counts.as_dict(),
             **{f"{phase}_seconds": seconds for phase, seconds in entry.phases.items()},
         )
@@ -82,6 +86,7 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
         late=row["late"] or 0,
         null_cursors=row["null_cursors"] or 0,
         written=row["written"] or 0,
+        statistics=None if row["statistics"] is None else Statistics.parse(row["statistics"]),
     )
 
 

@@ -107,6 +107,7 @@ runs = Table(
     Column("null_cursors", BigInteger, comment="Source rows that are in no window, having no cursor"),
     Column("written", BigInteger, comment="Rows of the target that were inserted, updated or deleted"),
     Column("overrides", Text, comment="Guards that were overridden for this run, and why; JSON"),
+    Column("statistics", Text, comment="Rows that the contract let through, and NULLs by column; JSON"),
     Index("etl_runs_by_pipeline", "pipeline", "started_at"),
     Index("etl_runs_by_run", "run_id"),
 )

@@ -26,6 +26,7 @@ from tasks.state.feeds import feed_name
 from tasks.transform.bounds import Bound, NullShare, RowCount
 from tasks.transform.contract import Contract
 from tasks.transform.unique import Unique
+from tasks.transform.whole_window import WholeWindow
 from tasks.transform.window_rules import WindowRule
 
 
@@ -74,6 +75,12 @@ class Assembly:
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and by the cursor "
                 f"{pipeline.extract.cursor!r} only a window of {pipeline.extract.dataset!r} comes in. Leave the cursor "
                 "out, or load with Upsert."
+            )
+        if self.changes and isinstance(pipeline.transform, WholeWindow):
+            raise ConfigError(
+                f"{pipeline.name}: WholeWindow sees all rows of a window, and {pipeline.extract.dataset!r} tells "
+                "changes: those since the last run, and of a deleted row only its key. Transform its batches, and look "
+                "at all rows in the target."
             )
         self.contract = Contract(
             pipeline.name,
@@ -160,7 +167,9 @@ class Assembly:
     @property
     def whole(self) -> bool:
         """Whether every window is read and committed in one, since something is judged or made of all its rows."""
-        return self.pipeline.load.deletes_absent or bool(self.pipeline.rules or self.pipeline.bounds)
+        pipeline = self.pipeline
+        judged = bool(pipeline.rules or pipeline.bounds) or isinstance(pipeline.transform, WholeWindow)
+        return pipeline.load.deletes_absent or judged
 
     @property
     def abort_error_rate(self) -> float:

@@ -51,7 +51,7 @@ class Pipeline:
         schema: pandera model of a target row.
         load: where to write, and how.
         transform: one batch in, one batch out; pure, without I/O; the index is each row's passport. None takes the
-            source's columns as they are.
+            source's columns as they are. `WholeWindow` makes it one window in, one window out.
         references: keys in other tables of the target that rows have to exist in.
         rules: what the rows of a window have to keep together, `Unique` for instance; judged inside the commit.
         bounds: what a window as a whole may look like, compared with those before it: `RowCount`, `NullShare`.

@@ -13,6 +13,7 @@ from tasks.run import Run
 from tasks.transform.bounds import NullShare, RowCount
 from tasks.transform.references import References
 from tasks.transform.unique import Unique
+from tasks.transform.whole_window import WholeWindow
 from tasks.upstreams import DependsOn
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RowCount",
     "Sla",
     "Unique",
+    "WholeWindow",
     "finished",
     "remove_feed",
     "run_pipeline",

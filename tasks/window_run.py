@@ -32,6 +32,7 @@ from tasks.streaming import stream
 from tasks.transform.bounds import BoundsCheck
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
+from tasks.transform.whole_window import WholeWindow
 from tasks.transform.window_rules import StagedRows, WindowCheck
 from tasks.window import Window
 
@@ -159,7 +160,10 @@ class WindowRun:
         # What is read in parts tells the highest cursor itself, and may hold rows that have none.
         if not isinstance(extract, Feed | Resumable) and extract.cursor is not None:
             cursor_of = partial(cursor_values, cursor=extract.cursor, source=f"{extract.connection} {extract.dataset}")
-        streamed = stream(chunk.batches(), judge, cursor_of, stage, spool, as_task)
+        batches, transform = chunk.batches(), self.pipeline.transform
+        if isinstance(transform, WholeWindow):
+            batches = transform.gathered(batches, str(self.attempt))
+        streamed = stream(batches, judge, cursor_of, stage, spool, as_task)
         ordered = chunk if isinstance(chunk, Ordered) else None
         part = chunk if isinstance(chunk, Part) else None
         null_cursors = ordered.null_cursors() if ordered else 0

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from tasks.errors import ContractError
+from tasks.errors import ContractError, TidegateError
+from tasks.transform.whole_window import WholeWindow
 
 _PROBES = 8
 
@@ -14,18 +15,26 @@ def run_transform(
 ) -> tuple[pd.DataFrame, dict[int, Exception]]:
     """The transform's result, and by index the rows that it raised on.
 
-    A batch that raises is halved until the guilty rows stand alone.
+    A batch that raises is halved until the guilty rows stand alone; a whole window is not, since it would not be whole.
 
     Raises:
+        ConfigError: the window is larger than its transform may take at once.
         ContractError: it raises on every row, or returns something else than a frame: it is broken, not the rows.
     """
     if transform is None or frame.empty:
         return frame if transform is None else _checked(transform(frame), pipeline), {}
+    if isinstance(transform, WholeWindow):
+        transform.admit(len(frame), pipeline)
     try:
         return _checked(transform(frame.copy(deep=False)), pipeline), {}
-    except ContractError:
+    except TidegateError:
         raise
     except Exception as error:
+        if isinstance(transform, WholeWindow):
+            raise ContractError(
+                f"{pipeline}: the transform of the whole window fails: {type(error).__name__}: {error}. Mend it, or "
+                "have it mark the rows that it cannot take, for a rule of the contract to reject."
+            ) from error
         if _raises_everywhere(transform, frame):
             raise ContractError(
                 f"{pipeline}: the transform fails on every row of a batch: {type(error).__name__}: {error}. "

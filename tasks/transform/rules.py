@@ -12,6 +12,7 @@ import pyarrow as pa
 from tasks.column_types import MAX_LENGTH, UTC_TIMESTAMP
 from tasks.errors import ContractError
 from tasks.transform.logical_types import LogicalType
+from tasks.transform.whole_window import WholeWindow
 
 UtcTimestamp = Annotated[pd.ArrowDtype, UTC_TIMESTAMP]
 """Annotation for a column of instants: `updated_at: UtcTimestamp`."""
@@ -75,6 +76,9 @@ def fingerprint(schema: pandera.DataFrameSchema, transform: Callable[..., Any] |
         for name, column in schema.columns.items()
     ]
     described += [str(check.name) for check in schema.checks]
+    if isinstance(transform, WholeWindow):
+        described.append("whole window")
+        transform = transform.function
     if transform is not None:
         try:
             described.append(inspect.getsource(transform))

@@ -25,6 +25,7 @@ from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
 from tasks.transform.bounds import Bound, NullShare, RowCount
 from tasks.transform.contract import Contract
+from tasks.transform.lookup_join import Join
 from tasks.transform.unique import Unique
 from tasks.transform.whole_window import WholeWindow
 from tasks.transform.window_rules import WindowRule
@@ -91,6 +92,7 @@ class Assembly:
             drops_rows=pipeline.drops_rows,
             adds_rows=pipeline.adds_rows,
             unheld=self._unheld,
+            joins=[Join(pipeline.name, lookup, load.connection) for lookup in pipeline.lookups],
         )
         missing = {on: [one for one in pipeline.references if one.on_missing == on] for on in ("reject", "warn")}
         self.rejecting: list[WindowRule] = [*missing["reject"], *pipeline.rules]

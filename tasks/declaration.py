@@ -12,6 +12,7 @@ from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
 from tasks.transform.bounds import Bound
+from tasks.transform.lookup import Lookup
 from tasks.transform.references import References
 from tasks.transform.window_rules import WindowRule
 from tasks.upstreams import DependsOn, ReadsTables, upstreams
@@ -52,6 +53,7 @@ class Pipeline:
         load: where to write, and how.
         transform: one batch in, one batch out; pure, without I/O; the index is each row's passport. None takes the
             source's columns as they are. `WholeWindow` makes it one window in, one window out.
+        lookups: columns of other tables that rows are given by a key, before the contract judges them.
         references: keys in other tables of the target that rows have to exist in.
         rules: what the rows of a window have to keep together, `Unique` for instance; judged inside the commit.
         bounds: what a window as a whole may look like, compared with those before it: `RowCount`, `NullShare`.
@@ -68,6 +70,7 @@ class Pipeline:
     schema: type[pa.DataFrameModel]
     load: Load
     transform: Transform | None = None
+    lookups: Sequence[Lookup] = ()
     references: Sequence[References] = ()
     rules: Sequence[WindowRule] = ()
     bounds: Sequence[Bound] = ()

@@ -11,6 +11,7 @@ from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
 from tasks.transform.bounds import NullShare, RowCount
+from tasks.transform.lookup import Lookup
 from tasks.transform.references import References
 from tasks.transform.unique import Unique
 from tasks.transform.whole_window import WholeWindow
@@ -18,6 +19,7 @@ from tasks.upstreams import DependsOn
 
 __all__ = [
     "DependsOn",
+    "Lookup",
     "NullShare",
     "Overrides",
     "Pipeline",

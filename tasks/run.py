@@ -144,7 +144,7 @@ class Run:
             admit = as_task("upstreams", partial(admission.admit, read, seen, again))
             planned = self._persist(name, admit)
         if isinstance(planned, Plan):
-            self._persist(name, self._expect_references)
+            self._persist(name, self._expect_other_tables)
         return planned
 
     def _record_unplanned(self, start: datetime | None, end: datetime | None, message: str, status: Status) -> None:
@@ -174,18 +174,19 @@ class Run:
             announce_run(self.pipeline, report)
         return report
 
-    def _expect_references(self) -> None:
-        if not self.pipeline.references:
+    def _expect_other_tables(self) -> None:
+        needed = [(f"References({one.column!r}, {one.target!r})", one.table) for one in self.pipeline.references]
+        needed += [(f"Lookup({one.table!r})", one.table) for one in self.pipeline.lookups if one.table is not None]
+        if not needed:
             return
         with self.assembly.target_errors(self.pipeline.name):
             inspector = inspect(self.assembly.engine)
-        for reference in self.pipeline.references:
-            schema, _, table = reference.table.rpartition(".")
+        for what, full_name in needed:
+            schema, _, table = full_name.rpartition(".")
             if not inspector.has_table(table, schema or None):
                 raise ConfigError(
-                    f"{self.pipeline.name}: References({reference.column!r}, {reference.target!r}) needs the table "
-                    f"{reference.table!r} in {self.pipeline.load.connection!r}, and it is not there. Run the pipeline "
-                    "that loads it first."
+                    f"{self.pipeline.name}: {what} needs the table {full_name!r} in "
+                    f"{self.pipeline.load.connection!r}, and it is not there. Run the pipeline that loads it first."
                 )
 
     def _watermark(self) -> Watermark:

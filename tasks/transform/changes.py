@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tasks.change_columns import BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON
 from tasks.column_types import UTC_TIMESTAMP
-from tasks.errors import ContractError
+from tasks.errors import ContractError, RetriableError
 from tasks.state.dead_letters import DELETED, ROW, identity_hash, rejected_schema
 from tasks.transform.columns import as_frame, cast_column
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
@@ -138,10 +138,12 @@ def _unreadable(contract: Contract, raw: pa.Table) -> Judged:
 def _transformed(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
     """What the transform makes of deletes, as far as it can be used: it has the index it was given, and every key."""
     nothing = frame.iloc[:0]
-    if contract.transform is None:
+    if contract.transform is None and not contract.joins:
         return nothing
     try:
-        made = contract.transform(frame.copy(deep=False))
+        made = contract.made(frame)
+    except RetriableError:
+        raise
     except Exception:
         return nothing
     usable = (

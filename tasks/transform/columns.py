@@ -36,7 +36,7 @@ def cast_column(series: "pd.Series[Any]", target: pa.DataType, pipeline: str) ->
     Raises:
         ContractError: the types have no conversion at all, or not one of several values has.
     """
-    arrow = _as_arrow(series)
+    arrow = as_arrow(series)
     if arrow is not None:
         if arrow.type == target:
             return CastColumn(arrow, {})
@@ -61,7 +61,7 @@ def cast_column(series: "pd.Series[Any]", target: pa.DataType, pipeline: str) ->
     return CastColumn(cast, failed)
 
 
-def _as_arrow(series: "pd.Series[Any]") -> pa.Array | None:
+def as_arrow(series: "pd.Series[Any]") -> pa.Array | None:
     """The column as one Arrow array; None where its Python objects are of several types."""
     try:
         arrow = pa.Array.from_pandas(series)

@@ -23,6 +23,8 @@ from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
 from tasks.transform.holding import FindUnheld, holds_everything, set_apart, told
 from tasks.transform.logical_types import Json, Uuid
+from tasks.transform.lookup_join import Join, joined
+from tasks.transform.reasons import Reason
 from tasks.transform.record import encode, encode_records, record_types
 from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, max_length, rules_only
 
@@ -33,8 +35,6 @@ SIBLINGS = 20
 
 _FIRST_PASSPORT = 1 << 40
 """Passports start here, so that a transform that renumbers its rows from 0 is noticed."""
-
-Reason = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Contract:
         drops_rows: the transform may leave rows out.
         adds_rows: the transform may explode rows.
         unheld: finds the values that the target's database cannot hold.
+        joins: lookups of further columns, before and after the transform.
 
     Raises:
         ContractError: a key or the cursor is not in the model.
@@ -90,6 +91,7 @@ class Contract:
         drops_rows: bool = False,
         adds_rows: bool = False,
         unheld: FindUnheld = holds_everything,
+        joins: Sequence[Join] = (),
     ) -> None:
         self.pipeline = pipeline
         self.transform = transform
@@ -98,6 +100,7 @@ class Contract:
         self.drops_rows = drops_rows
         self.adds_rows = adds_rows
         self.unheld = unheld
+        self.joins = tuple(joins)
         schema = model.to_schema()
         self.columns = pa.schema(
             [
@@ -119,7 +122,7 @@ class Contract:
         self._optional = {name for name, column in schema.columns.items() if not column.required}
         self._rules = rules_only(schema)
         self._key_schema = pa.schema([self.columns.field(name) for name in self.key])
-        self.fingerprint = fingerprint(schema, transform)
+        self.fingerprint = fingerprint(schema, transform, [join.lookup.described for join in self.joins])
 
     @property
     def key_schema(self) -> pa.Schema:
@@ -146,12 +149,16 @@ class Contract:
         """
         frame = as_frame(raw)
         frame.index = pd.RangeIndex(_FIRST_PASSPORT + first, _FIRST_PASSPORT + first + len(frame))
+        frame, lacking = joined(self.joins, frame, made=False)
         out, broken = run_transform(self.transform, frame, self.pipeline)
         passports = self._passports(out.index, first, len(frame))
         distinct = len(np.unique(passports))
         added, filtered = len(passports) - distinct, len(frame) - distinct - len(broken)
         self._declared(added, filtered)
-        rows, reasons = self._cast(out.reset_index(drop=True))
+        out, reasons = joined(self.joins, out.reset_index(drop=True), made=True)
+        for position in np.flatnonzero(np.isin(passports - first, list(lacking))).tolist() if lacking else ():
+            reasons[position] = lacking[passports[position] - first] + reasons.get(position, [])
+        rows = self._cast(out, reasons)
         self._check(rows, reasons)
         numbers = self._numbers(passports)
         bad = np.fromiter(reasons, np.int64, len(reasons))
@@ -160,8 +167,13 @@ class Contract:
         valid = rows.add_column(0, pa.field(ROW, pa.int64()), pa.array(numbers)).filter(pa.array(good))
         letters = self._letters(raw, first, passports[bad], numbers[bad], rows.take(pa.array(bad)), reasons.values())
         if broken:
-            letters = pa.concat_tables([letters, self._broken_letters(raw, first, broken)])
+            letters = pa.concat_tables([letters, self._broken_letters(raw, first, broken, lacking)])
         return Judged(valid, letters, added, filtered)
+
+    def made(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What lookups and transform make of `frame`, as it comes; its index is left to them."""
+        before, _ = joined(self.joins, frame.copy(deep=False), made=False)
+        return joined(self.joins, before if self.transform is None else self.transform(before), made=True)[0]
 
     def _passports(self, index: "pd.Index[Any]", first: int, size: int) -> npt.NDArray[np.int64]:
         known = len(index) == 0 or (
@@ -194,8 +206,8 @@ class Contract:
             raise ContractError(f"{self.pipeline}: the transform made over {1 << SIBLINGS:,} rows of one.")
         return (passports << SIBLINGS) + siblings
 
-    def _cast(self, out: pd.DataFrame) -> tuple[pa.Table, dict[int, list[Reason]]]:
-        reasons: dict[int, list[Reason]] = {}
+    def _cast(self, out: pd.DataFrame, reasons: dict[int, list[Reason]]) -> pa.Table:
+        """The declared columns in their types; what cannot be cast is added to `reasons`."""
         arrays = []
         for field in self.columns:
             if field.name not in out.columns:
@@ -216,7 +228,7 @@ class Contract:
         rows, unheld = set_apart(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), self.unheld)
         for position, found in unheld:
             reasons.setdefault(position, []).append(found)
-        return rows, reasons
+        return rows
 
     def _check(self, rows: pa.Table, reasons: dict[int, list[Reason]]) -> None:
         """Add to `reasons` every rule that a row broke."""
@@ -264,7 +276,9 @@ class Contract:
         keys = [rows.column(name) for name in self.key]
         return letters(raw, (passports - first).tolist(), numbers, keys, cursors, [encode(found) for found in reasons])
 
-    def _broken_letters(self, raw: pa.Table, first: int, broken: dict[int, Exception]) -> pa.Table:
+    def _broken_letters(
+        self, raw: pa.Table, first: int, broken: dict[int, Exception], lacking: dict[int, list[Reason]]
+    ) -> pa.Table:
         """Dead letters of rows on which the transform raised; their key is taken from the raw row, where it has one."""
         positions = [passport - _FIRST_PASSPORT - first for passport in broken]
         picked = as_frame(raw.take(pa.array(positions, pa.int64())))
@@ -277,8 +291,13 @@ class Contract:
                 known[name] = pa.nulls(len(positions), kind)
         keys, _ = set_apart(pa.table(known), self.unheld)
         reasons = [
-            encode([{"rule": "transform", "column": None, "value": f"{type(error).__name__}: {error}"}])
-            for error in broken.values()
+            encode(
+                [
+                    *lacking.get(position, []),
+                    {"rule": "transform", "column": None, "value": f"{type(error).__name__}: {error}"},
+                ]
+            )
+            for position, error in zip(positions, broken.values(), strict=True)
         ]
         numbers = np.array([(first + position) << SIBLINGS for position in positions], dtype=np.int64)
         cursors = keys.column(self.time_cursor) if self.time_cursor else pa.nulls(len(positions), UTC_TIMESTAMP)

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
@@ -69,13 +69,16 @@ def _unknown_passes(check: pandera.Check) -> pandera.Check:
     return pandera.Check(passes, name=check.name, error=check.error or check.name, ignore_na=False)
 
 
-def fingerprint(schema: pandera.DataFrameSchema, transform: Callable[..., Any] | None) -> str:
-    """Changes whenever the columns, the checks or the transform's source do."""
+def fingerprint(
+    schema: pandera.DataFrameSchema, transform: Callable[..., Any] | None, lookups: Sequence[str] = ()
+) -> str:
+    """Changes whenever the columns, the checks, the transform's source or the lookups do."""
     described = [
         f"{name} {column.dtype} {column.nullable} {[str(check) for check in column.checks]}"
         for name, column in schema.columns.items()
     ]
     described += [str(check.name) for check in schema.checks]
+    described += lookups
     if isinstance(transform, WholeWindow):
         described.append("whole window")
         transform = transform.function

@@ -15,6 +15,7 @@ from tasks.column_types import UTC_TIMESTAMP
 from tasks.spool import Spool
 from tasks.state.dead_letters import DELETED, ROW
 from tasks.transform.contract import SIBLINGS, letters
+from tasks.transform.reasons import Reason, reason
 from tasks.transform.record import encode
 
 _CHUNK = 1_000
@@ -130,7 +131,7 @@ class WindowCheck:
             )
             connection.execute(insert(self.rejected), judged.to_pylist())
 
-    def _reasons(self, told: Sequence[Any]) -> list[dict[str, Any]]:
+    def _reasons(self, told: Sequence[Any]) -> list[Reason]:
         """What a letter says, given for each rule a flag and the values of its columns."""
         reasons, place = [], 0
         for rule in self.rejecting:
@@ -139,10 +140,3 @@ class WindowCheck:
             if flag:
                 reasons.append(reason(rule.rule, rule.columns, values))
         return reasons
-
-
-def reason(rule: str, columns: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """One broken rule as a dead letter lists it: the value of its column, or by name those of several."""
-    if len(columns) == 1:
-        return {"rule": rule, "column": columns[0], "value": values[0]}
-    return {"rule": rule, "column": None, "value": dict(zip(columns, values, strict=True))}

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Numeric, Select, Table, or_, select, tuple_
+from sqlalchemy import Column, MetaData, Numeric, Select, Table, or_, select, tuple_
 from sqlalchemy.types import TypeEngine
 
 from tasks.column_types import UtcDateTime
@@ -137,7 +137,7 @@ class KeyedRows:
 
     def _statements(self, table: Table, keys: Sequence[Key], span: Span) -> Iterator[Select[Any]]:
         columns = [table.c[name] for name in self.lookup.on.values()]
-        statement = select(*(table.c[name] for name in self.lookup.reads))
+        statement = select(*dialect_of(engine(self.connection)).read_columns(table)).select_from(table)
         if self.lookup.current:
             statement = statement.where(table.c[IS_CURRENT].is_(True))
         if span is not None:
@@ -163,10 +163,11 @@ class KeyedRows:
                 found = dialect.relation(target, self.lookup.table)
             if missing := [name for name in self.lookup.reads if name not in found.c]:
                 raise ConfigError(_no_column(self.where, missing[0], found.c.keys()))
-            for name in {VALID_FROM, VALID_TO} & set(self.lookup.reads):
-                if found.c[name].type.python_type is datetime:
-                    found.c[name].type = UtcDateTime()
-            self._known = found
+            columns = [Column(name, found.c[name].type) for name in self.lookup.reads]
+            for column in columns:
+                if column.name in (VALID_FROM, VALID_TO) and _arrow_type(column.type) == pa.timestamp("us"):
+                    column.type = UtcDateTime()
+            self._known = Table(found.name, MetaData(), *columns, schema=found.schema)
         return self._known
 
 

@@ -587,3 +587,25 @@ def test_rows_in_memory_are_looked_up_in_too(sqlite: Databases) -> None:
     put(sqlite.source, [order(1)])
     run_pipeline(named(of(RowsExtract(PEOPLE, "people")), sla=Sla()))
     assert cities(sqlite.target) == {1: "Oslo"}
+
+
+@pytest.mark.mariadb
+def test_mariadb_is_asked_for_the_keys_of_a_batch_too(mariadb: Databases) -> None:
+    execute(
+        mariadb.source,
+        "CREATE TABLE dim_all (a varchar(20), b bigint, price numeric(38, 9), day date, at datetime(6), share double, "
+        "is_current boolean)",
+        "INSERT INTO dim_all VALUES ('x', 1, 12345678901234567890.000000001, '2026-02-28', "
+        "'2026-01-01 00:00:00.000001', 0.1, true), ('x', 1, 1, NULL, NULL, NULL, false)",
+    )
+    taken = ("price", "day", "at", "share")
+    lookup = Lookup("dim_all", on={"a": "a", "b": "b"}, take={name: name for name in taken}, current=True)
+    frame = pd.DataFrame({"a": ["x", "x"], "b": [1, 2]})
+    found, missing = arrow.Table.from_pandas(Join("orders", lookup, "source").join(frame)[0]).to_pylist()
+    assert [found[name] for name in taken] == [
+        Decimal("12345678901234567890.000000001"),
+        date(2026, 2, 28),
+        datetime(2026, 1, 1, 0, 0, 0, 1),
+        0.1,
+    ]
+    assert [missing[name] for name in taken] == [None] * 4

@@ -32,6 +32,7 @@ from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.secret import Secret
+from tests import pages
 from tests.conftest import Databases
 from tests.extract import parts
 from tests.extract.envelopes import event, row
@@ -160,9 +161,9 @@ def test_every_example_is_prepared() -> None:
     assert set(EXAMPLES) == set(PREPARE)
 
 
-def test_every_proof_it_names_exists() -> None:
+@pytest.mark.parametrize("page", ["extract.md", "transform.md"])
+def test_every_proof_a_page_names_exists(page: str) -> None:
     tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)`", EXTRACT):
-        assert f"def {name}(" in tests, name
-    for path in re.findall(r"`(tests/[\w/]+\.py)`", EXTRACT):
-        assert (ROOT / path).exists(), path
+    names, paths = pages.proofs(page)
+    assert [name for name in names if f"def {name}(" not in tests] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []

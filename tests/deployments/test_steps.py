@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import pandas as pd
+import pandera.pandas as pa
 import pyarrow.compute as pc
 import pytest
 from prefect import flow
@@ -13,15 +15,20 @@ from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
+from sqlalchemy import text
 
 from deployments.prefect_server import PrefectServer
+from tasks.extract.api import ApiExtract
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
 from tasks.report import RunReport
-from tasks.steps import extract_table, load, validate
+from tasks.steps import extract_api, extract_table, load, validate
+from tests import pages
 from tests.conftest import Databases
+from tests.extract.shop import Serve
 from tests.orders import ORDERS, OrderSchema, loaded, order, put
+from tests.scripted_server import Reply
 
 pytestmark = pytest.mark.prefect
 
@@ -69,6 +76,31 @@ def test_a_task_runner_with_one_worker_is_enough(client: SyncPrefectClient, sqli
         return run_pipeline(ORDERS)
 
     assert orders().counts.inserted == 100
+
+
+def test_the_documented_flow_joins_a_database_and_an_api(
+    client: SyncPrefectClient, sqlite: Databases, serve: Serve
+) -> None:
+    """It loads what the pipeline before it on the page loads, from the same tables."""
+    flow_of_steps = pages.examples("transform.md", "flow")["invoices_by_hand"]
+    pipeline = pages.examples("transform.md")["invoices"]
+    invoices, rates = (pd.DataFrame(given.records) for given in pipeline.given)
+    invoices.to_sql("invoices", sqlite.source, index=False)
+    records = rates.rename(columns={"code": "currency"}).to_dict("records")
+    serve(lambda _: Reply({"rows": records}))
+
+    class InvoiceSchema(pa.DataFrameModel):
+        id: int
+        euro: float
+
+    tools = (ApiExtract, InvoiceSchema, RunReport, TableExtract, Upsert)
+    known: dict[str, Any] = {kind.__name__: kind for kind in tools}
+    known |= {"extract_api": extract_api, "extract_table": extract_table, "flow": flow, "load": load, "pc": pc}
+    exec(flow_of_steps.code, known)
+    assert known["invoices_by_hand"]().counts.inserted == 2
+    with sqlite.target.connect() as connection:
+        rows = connection.execute(text("SELECT * FROM fct_invoices ORDER BY id")).all()
+    assert [list(row) for row in rows] == pipeline.loaded[0].values
 
 
 def test_a_flow_of_its_own_shape_composes_the_steps(client: SyncPrefectClient, sqlite: Databases) -> None:

@@ -1,6 +1,7 @@
 """The engine inside a real flow run: its task runs, its artifact, its events; and the steps composed by hand."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +16,13 @@ from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from deployments.prefect_server import PrefectServer
 from tasks.extract.api import ApiExtract
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import NullShare, run_pipeline
 from tasks.report import RunReport
 from tasks.steps import extract_api, extract_table, load, validate
 from tests import pages
@@ -76,6 +77,27 @@ def test_a_task_runner_with_one_worker_is_enough(client: SyncPrefectClient, sqli
         return run_pipeline(ORDERS)
 
     assert orders().counts.inserted == 100
+
+
+def test_a_window_that_is_loaded_out_of_bounds_raises_the_event(
+    client: SyncPrefectClient, prefect_server: PrefectServer, sqlite: Databases
+) -> None:
+    put(sqlite.source, [order(1, customer=None)])
+    bounded = replace(ORDERS, name="out-of-bounds", bounds=[NullShare("customer", max=0.1, min_rows=1)])
+
+    @flow(name="orders-out-of-bounds")
+    def orders() -> RunReport:
+        return run_pipeline(bounded)
+
+    assert orders().counts.inserted == 1
+    EventsWorker.drain_all()
+    server = create_engine(prefect_server.cluster.url("prefect"))
+    raised = text("SELECT event FROM events WHERE resource_id = 'etl.pipeline.out-of-bounds'")
+    # The server writes down what it is told a little later; where it never does, the test times out.
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while "etl.bounds.exceeded" not in connection.execute(raised).scalars().all():
+            connection.execute(text("SELECT pg_sleep(0.05)"))
+    server.dispose()
 
 
 def test_the_documented_flow_joins_a_database_and_an_api(

@@ -119,6 +119,17 @@ def test_a_window_of_another_kind_or_without_a_start_is_not_compared_with(sqlite
     run_days(bounded(ROWS), 0, 3)
     assert run_pipeline(bounded(ROWS)).counts.extracted == 30
     assert run_pipeline(bounded(ROWS)).counts.unchanged == 3, "those of the watermark's own time"
+    assert run_pipeline(bounded(ROWS), None, START + 4 * DAY).counts.extracted == 30, "explicit, but without a start"
+
+
+def test_each_bound_looks_as_far_back_as_it_says(sqlite: Databases) -> None:
+    """The median of the last three days is 10, that of all six is 20."""
+    days(sqlite, 30, 30, 30, 10, 10, 10, 12)
+    three = RowCount(last=3, min_share=0.7, action="abort", min_rows=4)
+    run_days(ORDERS, 0, 6)
+    with pytest.raises(GuardRefused, match="where 20 are usual"):
+        run_days(bounded(replace(three, last=6)), 6, 7)
+    assert run_days(bounded(three, NullShare("customer", max=0.5)), 6, 7).counts.inserted == 12
 
 
 def test_full_reads_are_compared_by_their_rows(sqlite: Databases) -> None:

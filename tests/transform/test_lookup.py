@@ -216,6 +216,13 @@ def test_the_version_that_was_valid_at_a_time_of_the_row_is_found(databases: Dat
     assert broken(databases.target) == {"1": [(rule, "ann")], "7": [(rule, "ben")]}
 
 
+def test_a_version_is_found_at_its_first_instant_by_a_batch_of_one_row_too(databases: Databases) -> None:
+    keep_history(databases)
+    put(databases.source, [order(1, day=2)])
+    run_pipeline(named(replace(CITY, as_of="updated_at")))
+    assert cities(databases.target) == {1: "Rome"}
+
+
 def test_versions_that_overlap_are_an_error(sqlite: Databases) -> None:
     keep_history(sqlite)
     execute(sqlite.target, "UPDATE dim_customers SET valid_to = NULL")
@@ -399,6 +406,19 @@ def test_a_row_that_the_transform_raises_on_tells_both() -> None:
     raw = rows({"id": 1, "customer": "ann"}, {"id": 2, "customer": "zoe"}, {"id": 3, "customer": None})
     judged = judge(raw, Greeting, of(Counted(PEOPLE), on_missing="reject"), transform=strict)
     assert sorted(found_reasons(judged)) == [["lookup customers: customer = name", "transform"], ["transform"]]
+
+
+def test_a_row_that_two_lookups_miss_tells_both() -> None:
+    nobody = arrow.table({"name": ["x"], "greeting": ["y"]})
+    after = Lookup(
+        extract=Counted(nobody, dataset="greetings"),
+        on={"customer": "name"},
+        take={"greeting": "greeting"},
+        after_transform=True,
+        on_missing="reject",
+    )
+    judged = judge(rows({"id": 1, "customer": "zoe"}), Greeting, of(Counted(PEOPLE), on_missing="reject"), after)
+    assert found_reasons(judged) == [["lookup customers: customer = name", "lookup greetings: customer = name"]]
 
 
 def test_a_row_that_the_transform_leaves_out_is_filtered_whatever_it_lacks() -> None:

@@ -130,6 +130,20 @@ def test_a_feed_that_changes_a_row_twice_brings_no_duplicate(sqlite: Databases) 
     assert loaded_bookings(sqlite.target) == [(1, "A", 6.0), (2, "C", 2.0)]
 
 
+def test_what_a_truncate_has_cleared_away_is_no_duplicate_of_what_follows(postgresql: Databases) -> None:
+    seats = replace(BOOKINGS, rules=[Unique("seat", keep="none")])
+    execute(postgresql.source, TABLE)
+    run_pipeline(seats)
+    execute(
+        postgresql.source,
+        "INSERT INTO bookings VALUES (1, 'A', 1)",
+        "TRUNCATE bookings",
+        "INSERT INTO bookings VALUES (2, 'A', 2)",
+    )
+    assert run_pipeline(seats).counts.rejected == 0
+    assert loaded_bookings(postgresql.target) == [(2, "A", 2.0)]
+
+
 def test_a_feed_is_not_asked_for_unique_keys(sqlite: Databases) -> None:
     execute(sqlite.source, TABLE)
     with pytest.raises(ConfigError, match=r"bookings: the rule 'unique over the window: id' holds the key.*Leave"):
@@ -167,10 +181,11 @@ STAGED = Table(
 )
 
 
-def expected(rows: Sequence[dict[str, Any]], columns: tuple[str, ...], keep: str) -> set[int]:
-    """What breaks the rule, by looking at each group of rows."""
+def expected(rows: Sequence[dict[str, Any]], columns: tuple[str, ...], keep: str, cleared_at: int) -> set[int]:
+    """What breaks the rule, by looking at each group of rows that were not cleared away."""
     newest: dict[Any, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["at"], row[ROW])):
+    left = [row for row in rows if row[ROW] >= cleared_at]
+    for row in sorted(left, key=lambda row: (row["at"], row[ROW])):
         newest[row[ROW] if "id" in columns else row["id"]] = row
     groups = defaultdict(list)
     for row in newest.values():
@@ -196,16 +211,16 @@ def test_exactly_those_rows_break_it_that_agree_with_another(prove: Prove) -> No
     columns = st.sampled_from([("a",), ("a", "b"), ("id",), ("b", "id")])
     keeps: st.SearchStrategy[Literal["first", "none"]] = st.sampled_from(["first", "none"])
 
-    def claim(example: tuple[list[dict[str, Any]], tuple[str, ...], Literal["first", "none"]]) -> None:
-        found, names, keep = example
+    def claim(example: tuple[list[dict[str, Any]], tuple[str, ...], Literal["first", "none"], int | None]) -> None:
+        found, names, keep, cleared_at = example
         rows = [{ROW: number, **each} for number, each in enumerate(found)]
         rule = Unique(*names, keep=keep)
         with memory.connect() as connection:
             if rows:
                 connection.execute(insert(STAGED), random.Random(0).sample(rows, len(rows)))
-            breaks = select(STAGED.c[ROW]).where(rule.broken(StagedRows(STAGED, ("id",), "at")))
-            assert set(connection.execute(breaks).scalars()) == expected(rows, names, keep)
+            breaks = select(STAGED.c[ROW]).where(rule.broken(StagedRows(STAGED, ("id",), "at", cleared_at=cleared_at)))
+            assert set(connection.execute(breaks).scalars()) == expected(rows, names, keep, cleared_at or 0)
             connection.rollback()
 
-    prove(st.tuples(st.lists(row, max_size=8), columns, keeps), claim)
+    prove(st.tuples(st.lists(row, max_size=8), columns, keeps, st.none() | st.integers(0, 5)), claim)
     memory.dispose()

@@ -80,7 +80,7 @@ def earlier_windows(connection: Connection, attempt: Attempt, last: int) -> Sequ
             runs.c.statistics.is_not(None),
             *alike,
         )
-        .order_by(runs.c.finished_at.desc())
+        .order_by(runs.c.started_at.desc())
         .limit(last)
     )
     return [Measured(Window(start, end), Statistics.parse(text)) for start, end, text in rows]

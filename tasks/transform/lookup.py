@@ -103,7 +103,7 @@ class Lookup:
         return f"lookup {self.name}: {pairs}{f' as of {self.as_of}' if self.as_of else ''}"
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...]:
         """The columns that are read of the table, each once."""
         valid = (VALID_FROM, VALID_TO) if self.as_of else (IS_CURRENT,) if self.current else ()
         return tuple(dict.fromkeys((*self.on.values(), *self.take, *valid)))

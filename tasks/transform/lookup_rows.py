@@ -68,10 +68,10 @@ class WholeRows:
         assert self.lookup.extract is not None
         held: list[pa.Table] = []
         for batch in self.lookup.extract.batches(Window()):
-            missing = [name for name in self.lookup.reads if name not in batch.column_names]
+            missing = [name for name in self.lookup.columns if name not in batch.column_names]
             if missing:
                 raise ConfigError(_no_column(self.where, missing[0], batch.column_names))
-            rows = batch.select(list(self.lookup.reads))
+            rows = batch.select(list(self.lookup.columns))
             held.append(rows.filter(rows.column(IS_CURRENT)) if self.lookup.current else rows)
             if sum(each.num_rows for each in held) > self.lookup.max_rows:
                 raise ConfigError(
@@ -80,7 +80,7 @@ class WholeRows:
                     "pipeline of its own, and look up in that table."
                 )
         if not held:
-            return pa.table({name: pa.nulls(0) for name in self.lookup.reads})
+            return pa.table({name: pa.nulls(0) for name in self.lookup.columns})
         return pa.concat_tables(held, promote_options="permissive")
 
 
@@ -118,7 +118,7 @@ class KeyedRows:
         target = engine(self.connection)
         dialect = dialect_of(target)
         found: list[Any] = []
-        read = pa.table({name: pa.nulls(0) for name in self.lookup.reads})
+        read = pa.table({name: pa.nulls(0) for name in self.lookup.columns})
         with dialect.translated(self.where, TargetUnavailable, TargetError), target.connect() as connection:
             for statement in self._statements(table, keys, span):
                 result = connection.execute(statement)
@@ -133,7 +133,7 @@ class KeyedRows:
             if found:
                 # All at once, so that a column has one type, whatever its values in one part are.
                 read = as_arrow(found)
-        return pa.table({name: _typed(read.column(name), table.c[name].type) for name in self.lookup.reads})
+        return pa.table({name: _typed(read.column(name), table.c[name].type) for name in self.lookup.columns})
 
     def _statements(self, table: Table, keys: Sequence[Key], span: Span) -> Iterator[Select[Any]]:
         columns = [table.c[name] for name in self.lookup.on.values()]
@@ -161,9 +161,9 @@ class KeyedRows:
             dialect = dialect_of(target)
             with dialect.translated(self.where, TargetUnavailable, TargetError):
                 found = dialect.relation(target, self.lookup.table)
-            if missing := [name for name in self.lookup.reads if name not in found.c]:
+            if missing := [name for name in self.lookup.columns if name not in found.c]:
                 raise ConfigError(_no_column(self.where, missing[0], found.c.keys()))
-            columns = [Column(name, found.c[name].type) for name in self.lookup.reads]
+            columns = [Column(name, found.c[name].type) for name in self.lookup.columns]
             for column in columns:
                 if column.name in (VALID_FROM, VALID_TO) and _arrow_type(column.type) == pa.timestamp("us"):
                     column.type = UtcDateTime()

@@ -51,12 +51,10 @@ def ledger(target: Engine) -> list[Any]:
 # -- in a run ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_ledger_keeps_what_the_rows_of_a_window_look_like(databases: Databases) -> None:
-    put(
-        databases.source, [order(1), order(2, customer=None), order(3, customer=None, amount=None), order(4, amount=-1)]
-    )
+def test_the_ledger_keeps_what_the_rows_of_a_window_look_like(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1), order(2, customer=None), order(3, customer=None, amount=None), order(4, amount=-1)])
     run_pipeline(ORDERS)
-    (row,) = ledger(databases.target)
+    (row,) = ledger(sqlite.target)
     assert json.loads(row.statistics) == {"rows": 3, "nulls": {"id": 0, "customer": 2, "amount": 1, "updated_at": 0}}
 
 
@@ -94,9 +92,9 @@ def test_a_window_out_of_bounds_is_loaded_and_said_where_it_only_warns(
     assert [row.message for row in ledger(sqlite.target)[:3]] == [None] * 3
 
 
-def test_a_window_with_more_nulls_than_usual_is_refused(databases: Databases) -> None:
-    days(databases, 10, 10, 10, 10)
-    put(databases.source, [order(number, customer=None, day=number // 10) for number in (0, 10, 20, 30, 31, 32)])
+def test_a_window_with_more_nulls_than_usual_is_refused(sqlite: Databases) -> None:
+    days(sqlite, 10, 10, 10, 10)
+    put(sqlite.source, [order(number, customer=None, day=number // 10) for number in (0, 10, 20, 30, 31, 32)])
     run_days(bounded(NULLS), 0, 3)
     told = r"30.0% of its 10 rows have no 'customer', 10.0% in the 3 windows before it, and max_increase=0.1"
     with pytest.raises(GuardRefused, match=told):
@@ -142,14 +140,14 @@ def test_full_reads_are_compared_by_their_rows(sqlite: Databases) -> None:
         run_pipeline(whole)
 
 
-def test_an_api_that_is_judged_by_its_windows_is_not_read_in_parts(databases: Databases, serve: Serve) -> None:
+def test_an_api_that_is_judged_by_its_windows_is_not_read_in_parts(sqlite: Databases, serve: Serve) -> None:
     """Else a first part would be in the target when the last one is refused."""
     parts = changed(WHOLE, checkpoint=2)
     serve(PagedApi([record(number) for number in range(9)], size=2))
     assert len(run_pipeline(parts).windows) > 1
     whole = replace(parts, name="whole", bounds=[RowCount()])
     assert len(run_pipeline(whole).windows) == 1
-    assert len(ids(databases.target)) == 9
+    assert len(ids(sqlite.target)) == 9
 
 
 def test_a_feed_has_no_usual_number_of_rows_but_a_share_of_nulls(sqlite: Databases) -> None:

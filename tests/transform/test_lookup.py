@@ -78,13 +78,13 @@ def test_a_row_gets_what_its_key_finds_and_nothing_where_that_is_missing(databas
     assert cities(databases.target) == {0: "Oslo", 1: None, 2: None, 3: None, 4: "Oslo"}
 
 
-def test_a_missing_key_is_a_letter_that_names_the_lookup_where_that_is_declared(databases: Databases) -> None:
+def test_a_missing_key_is_a_letter_that_names_the_lookup_where_that_is_declared(sqlite: Databases) -> None:
     """A key that is NULL finds nothing, and is not missing."""
-    land(databases.target, "'ann', 'Oslo'")
-    put(databases.source, [order(1), order(2, customer="zoe"), order(3, customer=None)])
+    land(sqlite.target, "'ann', 'Oslo'")
+    put(sqlite.source, [order(1), order(2, customer="zoe"), order(3, customer=None)])
     counts = run_pipeline(named(replace(CITY, on_missing="reject"))).counts
     assert (counts.inserted, counts.rejected) == (2, 1)
-    assert broken(databases.target) == {"2": [("lookup dim_customers: customer = name", "zoe")]}
+    assert broken(sqlite.target) == {"2": [("lookup dim_customers: customer = name", "zoe")]}
 
 
 def test_the_contract_judges_what_was_taken(sqlite: Databases) -> None:
@@ -97,16 +97,16 @@ def test_the_contract_judges_what_was_taken(sqlite: Databases) -> None:
     assert broken(sqlite.target) == {"2": [("isin(['Oslo'])", "Rome")], "3": [("not_nullable", None)]}
 
 
-def test_two_rows_for_one_key_are_an_error_that_names_the_lookup(databases: Databases) -> None:
+def test_two_rows_for_one_key_are_an_error_that_names_the_lookup(sqlite: Databases) -> None:
     """Only where they are asked for."""
-    land(databases.target, "'ann', 'Oslo'", "'eve', 'Rome'", "'eve', 'Bari'")
-    put(databases.source, [order(1)])
+    land(sqlite.target, "'ann', 'Oslo'", "'eve', 'Rome'", "'eve', 'Bari'")
+    put(sqlite.source, [order(1)])
     run_pipeline(NAMED)
-    put(databases.source, [order(2, customer="eve", day=1)])
+    put(sqlite.source, [order(2, customer="eve", day=1)])
     told = r"orders: the lookup 'dim_customers' finds 2 rows for name='eve', and rows must not multiply.*current=True"
     with pytest.raises(ContractError, match=told):
         run_pipeline(NAMED)
-    assert cities(databases.target) == {1: "Oslo"}
+    assert cities(sqlite.target) == {1: "Oslo"}
 
 
 def test_columns_that_are_no_key_do_not_bring_the_whole_table(sqlite: Databases) -> None:
@@ -216,11 +216,11 @@ def test_the_version_that_was_valid_at_a_time_of_the_row_is_found(databases: Dat
     assert broken(databases.target) == {"1": [(rule, "ann")], "7": [(rule, "ben")]}
 
 
-def test_a_version_is_found_at_its_first_instant_by_a_batch_of_one_row_too(databases: Databases) -> None:
-    keep_history(databases)
-    put(databases.source, [order(1, day=2)])
+def test_a_version_is_found_at_its_first_instant_by_a_batch_of_one_row_too(sqlite: Databases) -> None:
+    keep_history(sqlite)
+    put(sqlite.source, [order(1, day=2)])
     run_pipeline(named(replace(CITY, as_of="updated_at")))
-    assert cities(databases.target) == {1: "Rome"}
+    assert cities(sqlite.target) == {1: "Rome"}
 
 
 def test_versions_that_overlap_are_an_error(sqlite: Databases) -> None:
@@ -294,16 +294,16 @@ def of(people: Any, **what: Any) -> Lookup:
     return Lookup(extract=people, on={"customer": "name"}, take={"city": "city"}, **what)
 
 
-def test_a_table_of_another_database_is_joined(databases: Databases) -> None:
+def test_a_table_of_another_database_is_joined(sqlite: Databases) -> None:
     execute(
-        databases.source,
+        sqlite.source,
         "CREATE TABLE people (name varchar(20), city varchar(20))",
         "INSERT INTO people VALUES ('ann', 'Oslo'), ('ben', 'Rome')",
     )
-    put(databases.source, [order(1), order(2, customer="ben"), order(3, customer="zoe")])
+    put(sqlite.source, [order(1), order(2, customer="ben"), order(3, customer="zoe")])
     run_pipeline(named(of(TableExtract("source", "people"), on_missing="reject")))
-    assert cities(databases.target) == {1: "Oslo", 2: "Rome"}
-    assert broken(databases.target) == {"3": [("lookup people: customer = name", "zoe")]}
+    assert cities(sqlite.target) == {1: "Oslo", 2: "Rome"}
+    assert broken(sqlite.target) == {"3": [("lookup people: customer = name", "zoe")]}
 
 
 def test_an_extract_is_read_once_for_a_run_however_many_windows_it_has(sqlite: Databases) -> None:

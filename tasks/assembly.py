@@ -107,6 +107,8 @@ class Assembly:
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
         self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
+        for audit in pipeline.audits:
+            audit.check(pipeline.name, self.dialect)
 
     def _unheld(self, rows: pa.Table) -> list[Unheld]:
         """The values of a batch that the target's database cannot hold."""

@@ -11,6 +11,7 @@ from tasks.errors import ConfigError
 from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.strategy import Load
+from tasks.transform.audits import Audit
 from tasks.transform.bounds import Bound
 from tasks.transform.lookup import Lookup
 from tasks.transform.references import References
@@ -57,6 +58,7 @@ class Pipeline:
         references: keys in other tables of the target that rows have to exist in.
         rules: what the rows of a window have to keep together, `Unique` for instance; judged inside the commit.
         bounds: what a window as a whole may look like, compared with those before it: `RowCount`, `NullShare`.
+        audits: SQL that must find nothing in the staged rows, or the window is refused.
         sla: promises and limits.
         drops_rows: the transform may leave rows out; they count as filtered.
         adds_rows: the transform may make several rows of one; the additional ones count as added.
@@ -74,6 +76,7 @@ class Pipeline:
     references: Sequence[References] = ()
     rules: Sequence[WindowRule] = ()
     bounds: Sequence[Bound] = ()
+    audits: Sequence[Audit] = ()
     sla: Sla = field(default_factory=Sla)
     drops_rows: bool = False
     adds_rows: bool = False

@@ -10,6 +10,7 @@ from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.run import Run
+from tasks.transform.audits import Audit
 from tasks.transform.bounds import NullShare, RowCount
 from tasks.transform.lookup import Lookup
 from tasks.transform.references import References
@@ -18,6 +19,7 @@ from tasks.transform.whole_window import WholeWindow
 from tasks.upstreams import DependsOn
 
 __all__ = [
+    "Audit",
     "DependsOn",
     "Lookup",
     "NullShare",

@@ -29,6 +29,7 @@ from tasks.state.dead_letters import rejected_table
 from tasks.state.ledger import last_position
 from tasks.state.watermarks import Watermark, read_watermark
 from tasks.streaming import stream
+from tasks.transform.audits import AuditCheck
 from tasks.transform.bounds import BoundsCheck
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
@@ -219,6 +220,7 @@ class WindowRun:
             reject=check.reject,
             warn=check.warn,
             bounds=BoundsCheck(parts.bounds, self.attempt, None if arrivals.unchanged else arrivals.statistics).judge,
+            audit=AuditCheck(pipeline.audits, parts.dialect, self.staged, str(self.attempt)).refusal,
             began=began,
         )
 

@@ -68,6 +68,8 @@ _OPEN_TRANSACTIONS = text("""
 class Mariadb(MariadbTarget):
     """MariaDB through PyMySQL."""
 
+    syntax = "mysql"
+
     @contextlib.contextmanager
     def snapshot(self, engine: Engine) -> Iterator[Connection]:
         """InnoDB's consistent snapshot, in a transaction that cannot write."""

@@ -101,6 +101,8 @@ _PREPARED_TRANSACTIONS = text("SELECT min(prepared) FROM pg_prepared_xacts WHERE
 class Postgresql(Dialect):
     """PostgreSQL through psycopg, and ADBC for reading."""
 
+    syntax = "postgres"
+
     def serialize(self, connection: Connection, name: str) -> None:
         """An advisory lock until the transaction ends."""
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_SPACE, _lock_number(name))))

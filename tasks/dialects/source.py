@@ -58,7 +58,13 @@ _TYPES_OF_VALUES: dict[type, TypeEngine[Any]] = {
 
 
 class Source:
-    """The generic form."""
+    """The generic form.
+
+    Attributes:
+        syntax: what sqlglot calls the database's SQL; empty for what all have in common.
+    """
+
+    syntax = ""
 
     def __init__(self, name: str) -> None:
         self.name = name

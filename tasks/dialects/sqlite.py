@@ -24,6 +24,8 @@ _NO_WRITING = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANT
 class Sqlite(Dialect):
     """SQLite, as a source and as a target in one file."""
 
+    syntax = "sqlite"
+
     @contextlib.contextmanager
     def transaction(self, engine: Engine) -> Iterator[Connection]:
         """A transaction that takes the write lock at BEGIN, so that it never fails half way for want of it."""

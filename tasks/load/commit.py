@@ -102,6 +102,7 @@ class Commit:
         reject: moves staged rows that break a rule over the window to the dead letters; how many.
         warn: counts staged rows with missing references that are only warned of.
         bounds: why the statistics of the window forbid to load it, and what of them is only warned of.
+        audit: says why what is staged must not be written, or None.
         began: `time.monotonic()` when the attempt was opened.
     """
 
@@ -123,6 +124,7 @@ class Commit:
     reject: Callable[[Connection], int]
     warn: Callable[[Connection], int]
     bounds: Callable[[Connection], tuple[str | None, str | None]]
+    audit: Callable[[Connection], str | None]
     began: float
 
     def run(self) -> Entry:
@@ -187,6 +189,8 @@ class Commit:
         message, warning = self._guard(connection, counts, gone, total, emptied), None
         if message is None:
             message, warning = self.bounds(connection)
+        if message is None and not arrivals.unchanged:
+            message = self.audit(connection)
         warned = late = written = 0
         if message is None:
             warned = self.warn(connection)

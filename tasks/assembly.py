@@ -14,7 +14,7 @@ from tasks.dialects import dialect_of
 from tasks.dialects.unheld import Unheld
 from tasks.errors import ConfigError, TargetError, TargetUnavailable
 from tasks.extract.api_children import ApiChildren
-from tasks.extract.feed import Feed, Home, Resumable
+from tasks.extract.feed import Derived, Feed, Home, Resumable
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.partition import ReplacePartition
@@ -107,8 +107,26 @@ class Assembly:
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
         self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
+        if isinstance(pipeline.extract, Derived):
+            pipeline.extract.check(pipeline.name, self.dialect)
+            self._expect_same_ranges(pipeline.extract)
         for audit in pipeline.audits:
             audit.check(pipeline.name, self.dialect)
+
+    def _expect_same_ranges(self, extract: Derived) -> None:
+        load = self.pipeline.load
+        if extract.by is None or not load.deletes_absent:
+            return
+        if not isinstance(load, ReplacePartition):
+            raise ConfigError(
+                f"{self.pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and with :start "
+                "and :end only ranges come in. Leave them out, or load with ReplacePartition."
+            )
+        if load.partitions != extract.by:
+            raise ConfigError(
+                f"{self.pipeline.name}: what comes in is whole by {extract.by}, and what is replaced is by "
+                f"{load.partitions}. Declare the same for both."
+            )
 
     def _unheld(self, rows: pa.Table) -> list[Unheld]:
         """The values of a batch that the target's database cannot hold."""

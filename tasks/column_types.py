@@ -1,6 +1,7 @@
 """Column types: which SQL type holds an Arrow type, and the two that databases disagree about."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -100,6 +101,13 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ConfigError(f"{value!r} has no time zone, so it is no instant. Pass it in UTC.")
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[datetime], str] | None:
+        """With its type: a quoted text beside an interval would be taken for one."""
+        quoted = super().literal_processor(dialect)
+        if quoted is None or dialect.name != "postgresql":
+            return quoted
+        return lambda value: f"CAST({quoted(value)} AS TIMESTAMP WITH TIME ZONE)"
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Aware, in UTC."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from tasks.announce import say_clipped, say_stalled
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
-from tasks.extract.feed import Feed, Resumable
+from tasks.extract.feed import Derived, Feed, Resumable
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
 from tasks.state.attempts import Kind
@@ -20,7 +20,8 @@ class Plan:
 
     Attributes:
         kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not) or `changes` (a feed goes
-            on from its position; its one window stands for as many chunks as it has).
+            on from its position, or a mart reads what changed upstream; its one window stands for as many chunks as
+            there are).
         windows: half-open, UTC.
         rest: they are what an earlier run left of its window; what has come since is still to be planned.
     """
@@ -59,6 +60,11 @@ def plan(
                 f"{pipeline.name}: {extract.dataset!r} is followed from a position, and has no past to read a range "
                 "of. Run it without start and end, or with full_refresh for a new snapshot."
             )
+        return Plan("changes", (Window(),))
+    if isinstance(extract, Derived) and extract.by is not None and explicit:
+        asked = Window.parse(start, end)
+        return Plan("explicit", _split(pipeline, _whole(asked, extract.by), extract.by))
+    if isinstance(extract, Derived) and not explicit:
         return Plan("changes", (Window(),))
     if extract.cursor is None:
         if explicit:

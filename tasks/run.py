@@ -91,7 +91,7 @@ class Run:
         # Only the first: what it leaves is of this refresh, and the next window builds on it.
         afresh = full_refresh
         for window in planned.windows:
-            what = f"{self.pipeline.name} {'changes' if self.assembly.feed else window}"
+            what = f"{self.pipeline.name} {'changes' if planned.kind == 'changes' else window}"
             more, goal = True, None
             with contextlib.closing(Held()) as held:
                 while more:

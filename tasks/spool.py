@@ -42,6 +42,13 @@ class Spool:
                 with pa.ipc.open_stream(self._file) as reader:
                     yield reader.read_all(), first, here
 
+    def batches(self) -> Iterator[pa.Table]:
+        """Every batch, in the order in which they were appended."""
+        for _, _, start in self._batches:
+            self._file.seek(start)
+            with pa.ipc.open_stream(self._file) as reader:
+                yield reader.read_all()
+
     def __enter__(self) -> "Spool":
         return self
 

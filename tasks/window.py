@@ -1,6 +1,6 @@
 """`Window`: a half-open slice `[start, end)` of source time, in UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -111,3 +111,19 @@ class Window:
         start = "the beginning" if self.start is None else self.start.isoformat()
         end = "the end" if self.end is None else self.end.isoformat()
         return f"[{start}, {end})"
+
+
+def joined(windows: Iterable[Window]) -> list[Window]:
+    """`windows` in order, with those that touch or overlap made one."""
+    first = datetime.min.replace(tzinfo=UTC)
+    together: list[Window] = []
+    for window in sorted(windows, key=lambda window: window.start or first):
+        if window.empty:
+            continue
+        last = together[-1] if together else None
+        if last is not None and (last.end is None or window.start is None or window.start <= last.end):
+            end = None if last.end is None or window.end is None else max(last.end, window.end)
+            together[-1] = Window(last.start, end)
+        else:
+            together.append(window)
+    return together

@@ -5,7 +5,7 @@ from typing import Any
 
 import adbc_driver_manager.dbapi
 import pyarrow as pa
-from sqlalchemy import Engine, Executable, Select
+from sqlalchemy import Engine, Executable, Select, TextualSelect
 
 from tasks.dialects.exported_snapshot import stream
 from tasks.dialects.reading import Reading
@@ -33,7 +33,7 @@ class PostgresqlReading(Reading):
             cursor.execute(self._rendered(statement))
             return [tuple(row) for row in cursor.fetchall()]
 
-    def tables(self, statement: Select[Any]) -> Iterator[pa.Table]:
+    def tables(self, statement: Select[Any] | TextualSelect) -> Iterator[pa.Table]:
         """See `Reading.tables`."""
         types = {column.name: column.type for column in statement.selected_columns}
         with self._adbc.cursor() as cursor:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, Executable, Select
+from sqlalchemy import Connection, Executable, Select, TextualSelect
 
 if TYPE_CHECKING:
     from tasks.dialects.source import Source
@@ -28,7 +28,7 @@ class Reading:
         """The few rows of `statement`, as Python values."""
         return [tuple(row) for row in self._connection.execute(statement)]
 
-    def tables(self, statement: Select[Any]) -> Iterator[pa.Table]:
+    def tables(self, statement: Select[Any] | TextualSelect) -> Iterator[pa.Table]:
         """The rows of `statement`, streamed in bounded batches."""
         streamed = {"stream_results": True, "yield_per": _ROWS}
         result = self._connection.execute(statement, execution_options=streamed)

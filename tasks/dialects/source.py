@@ -62,9 +62,11 @@ class Source:
 
     Attributes:
         syntax: what sqlglot calls the database's SQL; empty for what all have in common.
+        readers_block_writers: nobody commits while somebody reads, in the same database.
     """
 
     syntax = ""
+    readers_block_writers = False
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -25,6 +25,7 @@ class Sqlite(Dialect):
     """SQLite, as a source and as a target in one file."""
 
     syntax = "sqlite"
+    readers_block_writers = True  # unless the file has a write-ahead log
 
     @contextlib.contextmanager
     def transaction(self, engine: Engine) -> Iterator[Connection]:

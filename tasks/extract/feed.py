@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine
 
 from tasks.dialects.dialect import Dialect
+from tasks.partitioned import Partitioned
 from tasks.shrink import Shrink, ShrinkLimit
 from tasks.window import Window
 
@@ -152,6 +153,26 @@ class Scoped(Protocol):
     @property
     def scope(self) -> tuple[Window, ...]:
         """Half-open ranges of the partition column, UTC. None at all: nothing is deleted for not having come in."""
+
+
+@runtime_checkable
+class Derived(Protocol):
+    """An extract that is made of tables of the target: where they changed, or of a range that somebody asks for."""
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables it is made of."""
+
+    @property
+    def by(self) -> Partitioned | None:
+        """The partitions of what it brings, of which a range holds whole ones; None: it is always read whole."""
+
+    def check(self, pipeline: str, dialect: Dialect) -> None:
+        """Refuse what cannot be read as it is declared.
+
+        Raises:
+            ConfigError: it is refused.
+        """
 
 
 class Held:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Grain, Partitioned
 from tasks.state.dead_letters import key_columns
-from tasks.window import Window
+from tasks.window import Window, joined_windows
 
 _AT_ONCE = 200
 """Ranges in one condition: SQLite takes an expression of no more than a thousand levels."""
@@ -164,19 +164,3 @@ class PartitionMerge(Merge):
         if isinstance(self._column.type, UtcDateTime):
             return self._column >= instant
         return self._column >= instant.replace(tzinfo=None)
-
-
-def joined_windows(windows: Iterable[Window]) -> list[Window]:
-    """`windows` in order, with those that touch or overlap made one."""
-    first = datetime.min.replace(tzinfo=UTC)
-    joined: list[Window] = []
-    for window in sorted(windows, key=lambda window: window.start or first):
-        if window.empty:
-            continue
-        last = joined[-1] if joined else None
-        if last is not None and (last.end is None or window.start is None or window.start <= last.end):
-            end = None if last.end is None or window.end is None else max(last.end, window.end)
-            joined[-1] = Window(last.start, end)
-        else:
-            joined.append(window)
-    return joined

@@ -8,6 +8,7 @@ from prefect import flow
 
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
+from tasks.partitioned import Partitioned
 from tasks.pipeline import DependsOn, Overrides, Pipeline, Sla, finished, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
@@ -61,7 +62,12 @@ PIPELINE = Pipeline(
         References("dest", "dim_airports.faa"),
         References("tailnum", "dim_planes.tailnum", on_missing="warn"),
     ],
-    load=Upsert("warehouse", "fct_flights", key=["flight_id"]),
+    load=Upsert(
+        "warehouse",
+        "fct_flights",
+        key=["flight_id"],
+        track=Partitioned("sched_dep_at", "day", "America/New_York"),
+    ),
     sla=Sla(max_runtime=timedelta(hours=2), max_freshness=timedelta(hours=26), max_error_rate=0.05),
     # Both lists are loaded once a night, and flights every hour.
     depends_on=[DependsOn("airports", max_age=timedelta(hours=26)), DependsOn("planes", max_age=timedelta(hours=26))],

@@ -9,6 +9,7 @@ from prefect import flow
 from tasks.extract.api import ApiClock, ApiExtract
 from tasks.extract.http.pages.paginators import NextUrl
 from tasks.load.append import Append
+from tasks.partitioned import Partitioned
 from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 from tasks.transform.contract import UtcTimestamp
@@ -51,7 +52,12 @@ PIPELINE = Pipeline(
     ),
     transform=transform,
     schema=WeatherSchema,
-    load=Append("warehouse", "fct_weather", key=["origin", "time_hour"]),
+    load=Append(
+        "warehouse",
+        "fct_weather",
+        key=["origin", "time_hour"],
+        track=Partitioned("time_hour", "day", "America/New_York"),
+    ),
     sla=Sla(max_runtime=timedelta(hours=1), max_freshness=timedelta(hours=26)),
 )
 

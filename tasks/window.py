@@ -113,7 +113,7 @@ class Window:
         return f"[{start}, {end})"
 
 
-def joined(windows: Iterable[Window]) -> list[Window]:
+def joined_windows(windows: Iterable[Window]) -> list[Window]:
     """`windows` in order, with those that touch or overlap made one."""
     first = datetime.min.replace(tzinfo=UTC)
     together: list[Window] = []

@@ -37,7 +37,8 @@ SELECT
     max(observed.dep_delay) AS max_dep_delay,
     avg(observed.arr_delay) AS mean_arr_delay,
     max(observed.arr_delay) AS max_arr_delay,
-    avg((observed.dep_delay > 15)::integer)::double precision AS delayed_share,
+    count(*) FILTER (WHERE observed.dep_delay > 15)::double precision / nullif(count(observed.dep_delay), 0)
+        AS delayed_share,
     round(avg(observed.wind_speed), 3)::double precision AS mean_wind_speed,
     round(avg(observed.visib), 3)::double precision AS mean_visib
 FROM observed

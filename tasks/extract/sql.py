@@ -20,7 +20,7 @@ from tasks.spool import Spool
 from tasks.sql_text import declared_sql, fingerprint, for_binding, parameters, undeclared
 from tasks.state.partitions import ChangedPartition, changed, mark_read
 from tasks.state.upstreams import loaded_until, rewritten
-from tasks.window import Window, joined
+from tasks.window import Window, joined_windows
 
 _RANGE = frozenset({"start", "end"})
 _FIRST = datetime.min.replace(tzinfo=UTC)
@@ -147,7 +147,7 @@ class SqlTransform:
         if asked.position != position or tables or (found and self.by is None):
             ranges: Sequence[Window] = (Window(),)
         else:
-            ranges = joined(self._range(part) for part in parts)
+            ranges = joined_windows(self._range(part) for part in parts)
         return Recomputed(self, asked, tuple(ranges), tuple(found), position, until)
 
     def rows(self, ranges: Sequence[Window]) -> Iterator[pa.Table]:

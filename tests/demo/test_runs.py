@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from deployments.demo import replay
 from deployments.demo.weather_api import WeatherApi
-from flows import airlines, airports, bookings, flights, planes, weather
+from flows import airlines, airports, bookings, daily_delays, flights, planes, weather
 from tasks import connections
 from tasks.embedded import EmbeddedPostgres
 from tasks.extract.feed import Feed
@@ -22,7 +22,7 @@ from tasks.pipeline import Pipeline, run_pipeline
 from tasks.report import RunReport
 from tasks.settings import url_variable
 from tests.crash.child import Child, Job, Paused
-from tests.demo import expected
+from tests.demo import expected, expected_mart
 from tests.servers.cluster import create_database, drop_database
 
 WEEK = datetime(2013, 1, 8, tzinfo=UTC)
@@ -34,7 +34,13 @@ WIND = datetime(2013, 2, 12, 6, 30, tzinfo=UTC)
 """Around here the weather station at Newark reports 1,048 mph."""
 
 DIMENSIONS: list[Pipeline] = [airlines.PIPELINE, airports.PIPELINE, planes.PIPELINE]
-EVERY: list[Pipeline] = [*DIMENSIONS, bookings.PIPELINE, weather.PIPELINE, flights.PIPELINE]
+EVERY: list[Pipeline] = [
+    *DIMENSIONS,
+    bookings.PIPELINE,
+    weather.PIPELINE,
+    flights.PIPELINE,
+    daily_delays.PIPELINE,
+]
 
 
 class Demo:
@@ -63,6 +69,7 @@ class Demo:
             ("fct_weather", expected.fct_weather_at(clock), ["origin", "time_hour"]),
             ("fct_bookings", expected.bookings_at(clock), ["booking_id"]),
             ("fct_flights", expected.fct_flights_at(clock), ["flight_id"]),
+            ("mart_daily_delays", expected_mart.daily_delays_at(clock), expected_mart.KEY),
         ):
             expected.assert_same_rows(self.table(name), rows, key)
 
@@ -80,6 +87,12 @@ class Demo:
         """Where every row of a target lies, and which transaction wrote it: new whenever a row is written."""
         with connections.engine("warehouse").connect() as connection:
             return {(row[0], row[1]) for row in connection.execute(text(f"SELECT ctid::text, xmin::text FROM {table}"))}
+
+    def changed_days(self, before: set[tuple[str, str]]) -> set[date]:
+        """The days of the mart of which a row was written since `versions` was `before`."""
+        rows = text("SELECT ctid::text, xmin::text, day FROM mart_daily_delays")
+        with connections.engine("warehouse").connect() as connection:
+            return {row.day for row in connection.execute(rows) if (row[0], row[1]) not in before}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +143,7 @@ def test_the_first_week_and_the_days_after_it(demo: Demo) -> None:
     assert first["flights"].covered_until == first["weather"].covered_until == WEEK
     demo.assert_everything_loaded(WEEK)
 
-    before = demo.versions("fct_flights")
+    before, mart = demo.versions("fct_flights"), demo.versions("mart_daily_delays")
     again = {pipeline.name: run_pipeline(pipeline) for pipeline in EVERY}
     assert terms(again["airlines"]) == expected.airlines_run(loaded=True)
     assert terms(again["airports"]) == expected.airports_run(loaded=True)
@@ -140,6 +153,7 @@ def test_the_first_week_and_the_days_after_it(demo: Demo) -> None:
     assert terms(again["flights"]) == expected.flights_run(WEEK, expected.flights_watermark(WEEK), WEEK)
     assert again["flights"].counts.unchanged > 0
     assert demo.versions("fct_flights") == before
+    assert (again["daily_delays"].counts.incoming, again["daily_delays"].windows[0].entry.status) == (0, "committed")
 
     day = WEEK + DAY
     demo.replay_to(day)
@@ -151,6 +165,10 @@ def test_the_first_week_and_the_days_after_it(demo: Demo) -> None:
     assert terms(later["flights"]) == expected.flights_run(WEEK, expected.flights_watermark(WEEK), day)
     assert later["flights"].counts.updated > 0, "flights that were in the air have landed"
     demo.assert_everything_loaded(day)
+    reread = expected_mart.daily_delays_at(day)
+    reread = reread[reread["day"].isin(expected_mart.days_changed_between(WEEK, day))]
+    assert later["daily_delays"].counts.extracted == len(reread)
+    assert demo.changed_days(mart) == set(reread["day"])
 
     before = demo.versions("fct_flights")
     start, end = WEEK - 3 * DAY, WEEK - DAY

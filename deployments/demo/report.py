@@ -17,8 +17,8 @@ from tasks.errors import TidegateError
 from tasks.state.tables import runs
 
 _SHOWN = ("extracted", "inserted", "updated", "deleted", "unchanged", "rejected")
-_WIDTHS = {"pipeline": 8, "extracted": 9, "inserted": 8, "updated": 7, "deleted": 7, "un-\nchanged": 7, "rejected": 8,
-           "secs": 5, "rows/s": 6, "error rate": 6}  # fmt: skip
+_WIDTHS = {"pipeline": 12, "ex-\ntracted": 7, "in-\nserted": 7, "updated": 7, "deleted": 7, "un-\nchanged": 7,
+           "re-\njected": 7, "secs": 5, "rows/s": 6, "error rate": 6}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,16 @@ def _acts(stack: Stack, progress: Progress) -> Iterator[tuple[str, list[RunFigur
     title = "the first week"
     dimensions = perform(title, "airlines/airlines", "airports/airports", "planes/planes", "bookings/bookings")
     facts = perform(title, "weather/weather", "flights/flights")
-    yield title, [*dimensions, *facts]
+    mart = perform(title, "daily_delays/daily_delays")
+    yield title, [*dimensions, *facts, *mart]
 
     title = "again: nothing new"
     yield title, perform(title, "flights/flights")
 
     stack.replay_to(_NEXT_DAY)
     title = "a day later: new flights, late corrections"
-    yield title, perform(title, "flights/flights", "weather/weather", "planes/planes", "bookings/bookings")
+    fresh = perform(title, "flights/flights", "weather/weather", "planes/planes", "bookings/bookings")
+    yield title, [*fresh, *perform(title, "daily_delays/daily_delays")]
 
     title = "{start} to {end} again: nothing changes".format(**_REPLAYED)
     yield title, perform(title, "flights/flights", **_REPLAYED)

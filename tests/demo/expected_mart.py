@@ -57,6 +57,23 @@ def daily_delays_at(clock: datetime) -> pd.DataFrame:
     return mart[list(_COLUMNS)].astype({name: pd.ArrowDtype(kind) for name, kind in _COLUMNS.items()})
 
 
+def daily_delays_run(previous_clock: datetime | None, clock: datetime) -> dict[str, int]:
+    """Terms of a run of `daily_delays` at `clock`, after one at `previous_clock` or, with None, as the first."""
+    mart, terms = daily_delays_at(clock), expected.airlines_run(loaded=False)
+    if previous_clock is None:
+        return dict.fromkeys(terms, 0) | {"extracted": len(mart), "inserted": len(mart)}
+    read = mart[mart["day"].isin(days_changed_between(previous_clock, clock))]
+    before = daily_delays_at(previous_clock)
+    known = read.merge(before[KEY], on=KEY)
+    unchanged = known.merge(before, on=list(_COLUMNS))
+    return dict.fromkeys(terms, 0) | {
+        "extracted": len(read),
+        "inserted": len(read) - len(known),
+        "updated": len(known) - len(unchanged),
+        "unchanged": len(unchanged),
+    }
+
+
 def days_changed_between(before: datetime, after: datetime) -> set[date]:
     """The days of New York of which a flight, or an hour of weather, was loaded or changed between two clocks."""
     flights = expected.fct_flights_at(after).merge(
@@ -76,7 +93,8 @@ def local_days(instants: pd.Series) -> pd.Series:
 
 def _rounded_mean(values: pd.Series) -> Any:
     """To three digits, exactly: what a database computes of decimals."""
-    exact = [Decimal(repr(float(value))) for value in values.dropna()]
+    # Of a double, the fifteen digits that are certain.
+    exact = [Decimal(f"{value:.15g}") for value in values.dropna()]
     if not exact:
         return None
     return float((sum(exact, Decimal()) / len(exact)).quantize(Decimal("0.001"), ROUND_HALF_UP))

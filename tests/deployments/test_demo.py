@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from deployments.processes import leftovers
-from tests.demo import expected
+from tests.demo import expected, expected_mart
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
 
@@ -96,11 +96,13 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
         ("bookings", expected.bookings_run(None, WEEK)),
         ("weather", expected.weather_run(None, None, WEEK)),
         ("flights", expected.flights_run(None, None, WEEK)),
+        ("daily_delays", expected_mart.daily_delays_run(None, WEEK)),
         ("flights", expected.flights_run(WEEK, seen_flights, WEEK)),
         ("flights", expected.flights_run(WEEK, seen_flights, DAY)),
         ("weather", expected.weather_run(WEEK, seen_weather, DAY)),
         ("planes", expected.planes_run(WEEK, DAY)),
         ("bookings", expected.bookings_run(WEEK, DAY)),
+        ("daily_delays", expected_mart.daily_delays_run(WEEK, DAY)),
         ("flights", expected.flights_window(*REPLAYED, clock=DAY, loaded_at=DAY)),
     ]
     for run in report["runs"]:

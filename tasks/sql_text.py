@@ -15,6 +15,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from tasks.errors import ConfigError, one_of
 
+_DIALECTS = ("postgres", "mysql", "sqlite")
 _CHECKOUT = Path(__file__).parents[1]
 
 _WRITING = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Into, exp.Lock)
@@ -60,6 +61,25 @@ def tables_read(sql: str, dialect: str) -> set[str]:
         ConfigError: it is not one SELECT that only reads.
     """
     return {f"{table.db}.{table.name}" if table.db else table.name for table in _tables(sql, dialect)}
+
+
+def tables_in(sql: str, what: str) -> set[str]:
+    """See `tables_read`; for a declaration, which does not know what database its connection will be.
+
+    Args:
+        sql: one statement.
+        what: what the statement is, as the message begins.
+
+    Raises:
+        ConfigError: it is not one SELECT that only reads, in the SQL of any database.
+    """
+    refused = None
+    for dialect in _DIALECTS:
+        try:
+            return tables_read(sql, dialect)
+        except ConfigError as error:
+            refused = refused or error
+    raise ConfigError(f"{what}: {refused}") from refused
 
 
 def standing_in(sql: str, dialect: str, table: str, relation: str) -> str:

@@ -160,7 +160,7 @@ class Derived(Protocol):
     """An extract that is made of tables of the target: where they changed, or of a range that somebody asks for."""
 
     @property
-    def tables(self) -> frozenset[str]:
+    def reads(self) -> frozenset[str]:
         """The tables it is made of."""
 
     @property

@@ -19,7 +19,7 @@ from tasks.partitioned import Partitioned
 from tasks.spool import Spool
 from tasks.sql_text import declared_sql, fingerprint, for_binding, parameters, undeclared
 from tasks.state.partitions import ChangedPartition, changed, mark_read
-from tasks.state.upstreams import loaded_until, rewritten
+from tasks.state.upstream_tables import loaded_until, rewritten
 from tasks.window import Window, joined_windows
 
 _RANGE = frozenset({"start", "end"})
@@ -87,7 +87,7 @@ class SqlTransform:
         return self.file or str(self.query)
 
     @property
-    def tables(self) -> frozenset[str]:
+    def reads(self) -> frozenset[str]:
         """The tables that are declared as its upstreams."""
         return frozenset(table if isinstance(table, str) else table.table for table in self.upstreams)
 
@@ -100,7 +100,7 @@ class SqlTransform:
         """
         what = f"{pipeline}: {self.dataset!r}"
         used = parameters(self.sql, dialect.syntax, what, _RANGE)
-        undeclared(self.sql, dialect.syntax, self.tables, what)
+        undeclared(self.sql, dialect.syntax, self.reads, what)
         if used and used != _RANGE:
             raise ConfigError(f"{what} has :{min(used)} alone. A range has both, :start and :end.")
         if used and self.by is None:
@@ -138,9 +138,9 @@ class SqlTransform:
             )
         position = fingerprint(self.sql, home.dialect.syntax)
         with self._errors(home.dialect), source.connect() as connection:
-            until = loaded_until(connection, self.tables)
+            until = loaded_until(connection, self.reads)
             parts = changed(connection, home.pipeline, sorted(self._tracked))
-            tables = rewritten(connection, home.pipeline, self.tables - set(self._tracked))
+            tables = rewritten(connection, home.pipeline, self.reads - set(self._tracked))
         found = [*parts, *tables]
         if asked.explicit:
             return Recomputed(self, asked, (asked.window,), (), position, until)

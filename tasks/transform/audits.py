@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Select, Table, func, literal_column, sel
 
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConfigError, TargetError, TargetUnavailable, redact
-from tasks.sql_text import declared_sql, for_binding, parameters, standing_in, tables_read
+from tasks.sql_text import declared_sql, for_binding, parameters, standing_in, tables_in, tables_read
 from tasks.state.dead_letters import DELETED, ROW
 
 STAGED = "staged"
@@ -48,6 +48,15 @@ class Audit:
     def what(self) -> str:
         """How a message names it."""
         return f"The audit {self.name!r}"
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The tables that it reads beside `staged`.
+
+        Raises:
+            ConfigError: it is not one SELECT that only reads.
+        """
+        return frozenset(tables_in(self.sql, self.what) - {STAGED})
 
     def check(self, pipeline: str, dialect: Dialect) -> None:
         """Refuse what is no audit.

@@ -219,7 +219,7 @@ def test_days_that_touch_are_read_in_one_go(sqlite: Databases, caplog: pytest.Lo
     )
 
 
-def test_a_day_changed_upstream_has_its_whole_month_read_again(databases: Databases) -> None:
+def test_a_day_changed_upstream_has_its_whole_month_read_again(sqlite: Databases) -> None:
     months = Partitioned("month", "month")
     query = QUERY.replace(
         "substr(CAST(updated_at AS varchar), 1, 10) AS day",
@@ -231,32 +231,32 @@ def test_a_day_changed_upstream_has_its_whole_month_read_again(databases: Databa
         schema=MonthlySchema,
         load=ReplacePartition("target", "mart_monthly", key=["month", "customer"], partition="month", grain="month"),
     )
-    load_orders(databases, *(order(number, day=10 * number) for number in range(6)))
+    load_orders(sqlite, *(order(number, day=10 * number) for number in range(6)))
     assert run_pipeline(monthly).counts.inserted == 2
-    load_orders(databases, order(9, day=15))
+    load_orders(sqlite, order(9, day=15))
     report = run_pipeline(monthly)
     assert (report.counts.extracted, report.counts.updated) == (1, 1)
-    with databases.target.connect() as connection:
+    with sqlite.target.connect() as connection:
         found = connection.execute(text("SELECT orders FROM mart_monthly ORDER BY month")).scalars().all()
     assert found == [5, 2]
 
 
 def test_an_upstream_without_tracked_partitions_has_everything_read_again_where_it_was_written_to(
-    databases: Databases,
+    sqlite: Databases,
 ) -> None:
     mart_of_untracked = replace(DAILY, extract=SqlTransform("target", query=QUERY, upstreams=["fct_orders"], by=BY_DAY))
-    load_orders(databases, order(1), order(2, day=1))
+    load_orders(sqlite, order(1), order(2, day=1))
     assert run_pipeline(mart_of_untracked).counts.extracted == 2
-    load_orders(databases)
+    load_orders(sqlite)
     assert run_pipeline(mart_of_untracked).counts.extracted == 0
-    load_orders(databases, order(3, day=2))
+    load_orders(sqlite, order(3, day=2))
     report = run_pipeline(mart_of_untracked)
     assert (report.counts.extracted, report.counts.inserted) == (3, 1)
     assert run_pipeline(mart_of_untracked).counts.extracted == 0
 
 
 def test_a_mart_without_ranges_is_replaced_when_an_upstream_changed_and_left_alone_when_not(
-    databases: Databases,
+    sqlite: Databases,
 ) -> None:
     query = "SELECT customer, count(*) AS orders FROM fct_orders GROUP BY customer"
     whole = Pipeline(
@@ -266,10 +266,10 @@ def test_a_mart_without_ranges_is_replaced_when_an_upstream_changed_and_left_alo
         load=Replace("target", "mart_customers", key=["customer"]),
         audits=[Audit("somebody orders", "SELECT 1 AS nobody WHERE NOT EXISTS (SELECT * FROM staged)")],
     )
-    load_orders(databases, order(1), order(2, customer="bob"), order(3, customer="cid"))
+    load_orders(sqlite, order(1), order(2, customer="bob"), order(3, customer="cid"))
     assert run_pipeline(whole).counts.inserted == 3
     assert run_pipeline(whole).counts.incoming == 0
-    load_orders(databases, order(2, customer="ann", day=1))
+    load_orders(sqlite, order(2, customer="ann", day=1))
     report = run_pipeline(whole)
     assert (report.counts.updated, report.counts.deleted, report.counts.unchanged) == (1, 1, 1)
     with pytest.raises(ConfigError, match="is read whole, without a cursor"):
@@ -286,27 +286,27 @@ def test_ranges_are_loaded_by_strategies_that_delete_nothing_too(sqlite: Databas
     assert (counts.extracted, counts.inserted, counts.updated + counts.deduplicated) == (2, 1, 1)
 
 
-def test_bad_rows_become_dead_letters_and_their_day_keeps_its_last_good_rows(databases: Databases) -> None:
-    load_orders(databases, order(1), order(2, day=1))
+def test_bad_rows_become_dead_letters_and_their_day_keeps_its_last_good_rows(sqlite: Databases) -> None:
+    load_orders(sqlite, order(1), order(2, day=1))
     run_pipeline(DAILY)
-    load_orders(databases, order(3, amount=5_000), order(4, customer="bob"))
+    load_orders(sqlite, order(3, amount=5_000), order(4, customer="bob"))
     counts = run_pipeline(DAILY).counts
     assert (counts.extracted, counts.rejected, counts.inserted) == (2, 1, 1)
-    assert mart(databases.target)[day(0), "ann"] == (1, 1)
-    with databases.target.connect() as connection:
+    assert mart(sqlite.target)[day(0), "ann"] == (1, 1)
+    with sqlite.target.connect() as connection:
         assert "less_than_or_equal_to(1000)" in connection.execute(select(dead_letters.c.reasons)).scalar_one()
 
 
-def test_after_a_refusal_the_same_days_are_read_again(databases: Databases) -> None:
+def test_after_a_refusal_the_same_days_are_read_again(sqlite: Databases) -> None:
     audited = replace(DAILY, audits=[Audit("nobody orders for 100", "SELECT * FROM staged WHERE amount >= 100")])
-    load_orders(databases, order(1), order(2, day=1))
+    load_orders(sqlite, order(1), order(2, day=1))
     run_pipeline(audited)
-    load_orders(databases, order(2, amount=100, day=1))
+    load_orders(sqlite, order(2, amount=100, day=1))
     for _ in range(2):
         with pytest.raises(GuardRefused, match="the audit 'nobody orders for 100' found 1 rows"):
             run_pipeline(audited)
-    assert mart(databases.target)[day(1), "ann"] == (1, 1)
-    load_orders(databases, order(2, amount=99, day=1))
+    assert mart(sqlite.target)[day(1), "ann"] == (1, 1)
+    load_orders(sqlite, order(2, amount=99, day=1))
     assert run_pipeline(audited).counts.updated == 1
 
 

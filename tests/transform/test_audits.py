@@ -48,11 +48,11 @@ def test_a_window_in_which_an_audit_finds_rows_is_refused_with_its_name_and_the_
         )
 
 
-def test_after_the_mending_the_refused_rows_come_again(databases: Databases) -> None:
-    put(databases.source, [order(1, amount=101), order(2)])
+def test_after_the_mending_the_refused_rows_come_again(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1, amount=101), order(2)])
     with pytest.raises(GuardRefused, match="found 1 rows"):
         run_pipeline(audited(CHEAP))
-    put(databases.source, [order(1, amount=99)])
+    put(sqlite.source, [order(1, amount=99)])
     assert run_pipeline(audited(CHEAP)).counts.inserted == 2
 
 
@@ -149,6 +149,16 @@ def test_an_audit_may_be_a_file_and_has_a_name(tmp_path: Path, monkeypatch: pyte
         Audit(" ", file="cheap.sql")
     with pytest.raises(ConfigError, match=r"The audit 'x': there is no file 'absent.sql'"):
         Audit("x", file="absent.sql")
+
+
+def test_an_audit_tells_what_it_reads_beside_the_staged_rows() -> None:
+    assert Audit("x", "SELECT * FROM staged JOIN fct_orders ON true JOIN dim.x ON true").reads == {
+        "fct_orders",
+        "dim.x",
+    }
+    assert Audit("x", "SELECT `a` FROM staged JOIN `b` ON true").reads == {"b"}
+    with pytest.raises(ConfigError, match="The audit 'x': The SQL cannot be read as postgres"):
+        _ = Audit("x", "SELECT (").reads
 
 
 def test_an_audit_reads_the_staged_rows_of_a_replace(sqlite: Databases) -> None:

@@ -360,16 +360,17 @@ def test_the_range_is_an_instant_to_the_database(postgresql: Databases) -> None:
 
 
 def test_a_mart_larger_than_what_waits_in_memory_comes_out_of_the_file_that_it_is_written_to(sqlite: Databases) -> None:
-    numbers = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000) SELECT i AS number FROM n"
-    )
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 240000)"
     pipeline = Pipeline(
         name="numbers",
-        extract=SqlTransform("target", query=numbers),
+        extract=SqlTransform(
+            "target", query=f"{numbers} SELECT i AS number FROM fct_orders, n", upstreams=["fct_orders"]
+        ),
         schema=NumberSchema,
         load=Append("target", "mart_numbers", key=["number"]),
     )
-    assert run_pipeline(pipeline).counts.inserted == 150_000
+    load_orders(sqlite, order(1))
+    assert run_pipeline(pipeline).counts.inserted == 240_000
 
 
 def test_what_it_reads_is_in_the_database_that_it_is_loaded_into(sqlite: Databases) -> None:

@@ -9,7 +9,7 @@ from flows import airports, flights, weather
 from tasks.extract.sql import SqlTransform
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
-from tasks.pipeline import Audit, Overrides, Pipeline, Sla, run_pipeline
+from tasks.pipeline import Audit, DependsOn, Overrides, Pipeline, Sla, finished, run_pipeline
 from tasks.report import RunReport
 
 NEW_YORK = "America/New_York"
@@ -47,10 +47,10 @@ PIPELINE = Pipeline(
     load=ReplacePartition(
         "warehouse", "mart_daily_delays", ["day", "carrier", "origin"], partition="day", grain="day", zone=NEW_YORK
     ),
-    audits=[
-        Audit("no flight is counted twice", file="flows/sql/daily_delays_count.sql"),
-    ],
+    audits=[Audit("no flight is counted twice", file="flows/sql/daily_delays_count.sql")],
     sla=Sla(max_runtime=timedelta(minutes=30), max_freshness=timedelta(hours=26)),
+    # What comes later than this run reads, the next one reads.
+    depends_on=[DependsOn(name, max_age=None) for name in ("airports", "flights", "weather")],
 )
 
 
@@ -59,4 +59,4 @@ def daily_delays(
     start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
 ) -> RunReport:
     """Re-aggregate the days that changed upstream, or every day that `[start, end)` touches."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+    return finished(run_pipeline(PIPELINE, start, end, overrides=overrides))

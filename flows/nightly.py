@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import Flow, flow
 from pydantic import Field
 
-from flows import airlines, airports, bookings, flights, planes, weather
+from flows import airlines, airports, bookings, daily_delays, flights, planes, weather
 from tasks.graph import Graph
 from tasks.graph_run import GraphReport, run_graph
 from tasks.pipeline import Pipeline
@@ -15,6 +15,7 @@ MEMBERS: tuple[tuple[Pipeline, Flow[..., RunReport]], ...] = (
     (airlines.PIPELINE, airlines.airlines),
     (airports.PIPELINE, airports.airports),
     (bookings.PIPELINE, bookings.bookings),
+    (daily_delays.PIPELINE, daily_delays.daily_delays),
     (flights.PIPELINE, flights.flights),
     (planes.PIPELINE, planes.planes),
     (weather.PIPELINE, weather.weather),

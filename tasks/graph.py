@@ -5,16 +5,10 @@ from dataclasses import dataclass, fields
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-import sqlglot
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
-
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, one_of
+from tasks.sql_text import tables_in
 from tasks.upstreams import ReadsTables
-
-_DIALECTS = ("postgres", "mysql", "sqlite")
-"""In which a query is tried to be read: a declaration names a connection, which is a database only when it is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +139,8 @@ def _tables(name: str, part: Any) -> frozenset[str]:
         return part.reads
     table, query = getattr(part, "table", None), getattr(part, "query", None)
     if isinstance(query, str):
-        return _tables_in(name, query)
+        return frozenset(tables_in(query, f"{name}: what its query reads cannot be told"))
     return frozenset({table} if isinstance(table, str) else ())
-
-
-def _tables_in(name: str, query: str) -> frozenset[str]:
-    for dialect in _DIALECTS:
-        try:
-            tree = sqlglot.parse_one(query, dialect=dialect)
-        except SqlglotError:
-            continue
-        named = {common.alias_or_name for common in tree.find_all(exp.CTE)}
-        tables = (".".join(part.name for part in table.parts) for table in tree.find_all(exp.Table))
-        return frozenset(table for table in tables if table not in named)
-    raise ConfigError(f"{name}: what its query reads cannot be told, since it cannot be parsed: {query}")
 
 
 def _same(one: str, other: str) -> bool:

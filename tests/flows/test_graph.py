@@ -31,6 +31,7 @@ def test_the_rule_sees_what_these_pipelines_read() -> None:
     alone = [Pipeline(one.name, one.extract, one.schema, one.load, references=one.references) for one in known.values()]
     found = {(read.reader, read.loader) for read in Graph(alone).undeclared_reads()}
     assert {("flights", "airports"), ("flights", "planes")} <= found
+    assert {("daily_delays", name) for name in ("airports", "flights", "weather")} <= found
 
 
 def test_the_night_runs_every_pipeline() -> None:

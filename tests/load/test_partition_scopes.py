@@ -14,9 +14,8 @@ from tasks.errors import GuardRefused
 from tasks.extract.feed import Opening
 from tasks.extract.rows import RowsExtract
 from tasks.extract.window_chunk import WindowChunk
-from tasks.load.partition import joined_windows
 from tasks.pipeline import Pipeline, run_pipeline
-from tasks.window import Window
+from tasks.window import Window, joined_windows
 from tests.conftest import Databases
 from tests.load.sales import by_dates, sale, sales, sold
 from tests.orders import DAY, START

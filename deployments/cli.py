@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from tasks.errors import TidegateError
+from tasks.errors import ConfigError, TidegateError
+
+if TYPE_CHECKING:
+    from tasks.pipeline import Pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +24,11 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Keep the commands named, however few there are."""
+
+
+def _fail(error: TidegateError) -> NoReturn:
+    Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(1) from error
 
 
 @app.command()
@@ -37,8 +46,7 @@ def demo(
         else:
             run.run(console, keep=keep)
     except TidegateError as error:
-        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        _fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -55,3 +63,34 @@ def deploy() -> None:
         work_pool.ensure(client)
     done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], cwd=PROJECT, check=False)
     raise typer.Exit(done.returncode)
+
+
+@app.command()
+def ddl(pipeline: Annotated[str, typer.Argument(help="Name of a pipeline in flows/, `flights` for instance.")]) -> None:
+    """Print the SQL that a run of a pipeline would execute on its target before it reads; execute nothing."""
+    from tasks.pipeline import ddl
+
+    try:
+        declared = _declared(pipeline)
+        statements = ddl(declared)
+    except TidegateError as error:
+        _fail(error)
+    for statement in statements:
+        typer.echo(f"{statement};")
+    if not statements:
+        typer.echo(f"-- {declared.load.table}: nothing to do")
+
+
+def _declared(name: str) -> "Pipeline":
+    from tasks.pipeline import Pipeline
+
+    try:
+        found = getattr(import_module(f"flows.{name}"), "PIPELINE", None)
+    except ModuleNotFoundError as error:
+        # A flow's own import may be what is missing.
+        if not str(error.name).startswith("flows."):
+            raise
+        found = None
+    if not isinstance(found, Pipeline):
+        raise ConfigError(f"There is no flows/{name}.py with a PIPELINE in it.")
+    return found

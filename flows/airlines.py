@@ -29,7 +29,10 @@ PIPELINE = Pipeline(
 
 @flow(name="airlines")
 def airlines(
-    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
     """Make `dim_airlines` what the source is now; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)

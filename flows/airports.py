@@ -35,7 +35,10 @@ PIPELINE = Pipeline(
 
 @flow(name="airports")
 def airports(
-    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
     """Make `dim_airports` what the source is now; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)

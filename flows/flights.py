@@ -76,7 +76,10 @@ PIPELINE = Pipeline(
 
 @flow(name="flights")
 def flights(
-    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
-    """Sync what changed since the watermark, or replay `[start, end)` of `updated_at`."""
-    return finished(run_pipeline(PIPELINE, start, end, overrides=overrides))
+    """Sync what changed since the watermark, replay `[start, end)` of `updated_at`, or make all of it equal anew."""
+    return finished(run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides))

@@ -1,4 +1,4 @@
-"""Planes: the whole register, upserted into `dim_planes`; a plane that leaves the source stays."""
+"""Planes: the whole register, upserted into `dim_planes`; a plane that leaves the source stays until a full refresh."""
 
 from datetime import datetime, timedelta
 
@@ -36,6 +36,11 @@ PIPELINE = Pipeline(
 
 
 @flow(name="planes")
-def planes(start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None) -> RunReport:
-    """Upsert every plane in the register; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+def planes(
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
+) -> RunReport:
+    """Upsert every plane in the register, and in a full refresh delete the others; `start` and `end` are refused."""
+    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)

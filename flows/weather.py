@@ -64,7 +64,10 @@ PIPELINE = Pipeline(
 
 @flow(name="weather")
 def weather(
-    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
-    """Append the hours since the watermark, or replay those in `[start, end)`."""
-    return run_pipeline(PIPELINE, start, end, overrides=overrides)
+    """Append the hours since the watermark, those in `[start, end)`, or all there are; no hour is ever deleted."""
+    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)

@@ -175,7 +175,7 @@ def judge(planned: Plan, seen: Watermark, reach: Reach, pipeline: Pipeline) -> P
         return planned
     if planned.kind == "incremental":
         return _cut(planned, seen, reach, pipeline)
-    end = planned.windows[-1].end or reach.now
+    end = planned.windows[-1].end or planned.bound or reach.now
     as_loaded = planned.kind != "explicit" and isinstance(pipeline.extract, ReadsTables)
     reached = {upstream: reach.of(upstream, as_loaded=as_loaded) for upstream in pipeline.upstreams}
     behind = [Behind(one, reach.marks[one], end) for one, until in reached.items() if until is None or until < end]

@@ -1,7 +1,7 @@
 """What a run tells the outside: log lines, events, an artifact. Of rows that are committed, only afterwards."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -55,6 +55,27 @@ def announce_skipped(pipeline: Pipeline, report: RunReport) -> None:
     logger().warning("%s", report.skipped, extra={"pipeline": pipeline.name, "run_id": report.run_id})
     if not report.windows:
         show_report(pipeline.name, [{"skipped": report.skipped}], str(report))
+
+
+def announce_ddl(pipeline: Pipeline, statements: Sequence[str]) -> None:
+    """Tell that the target was created, or changed, and how."""
+    table = pipeline.load.table
+    emit("etl.target.changed", pipeline.name, {"target": table, "statements": list(statements)})
+    for statement in statements:
+        logger().info("%s: %s", pipeline.name, statement, extra={"pipeline": pipeline.name, "target": table})
+
+
+def announce_drift(pipeline: Pipeline, differences: Sequence[str]) -> None:
+    """Raise the event that the target differs from the contract, and is left so."""
+    table = pipeline.load.table
+    emit("etl.target.drifted", pipeline.name, {"target": table, "differences": list(differences)})
+    logger().warning(
+        "%s: the table %r is not what the contract declares, and on_drift='ignore' leaves it so: %s. A column that is "
+        "not there is not written.",
+        pipeline.name,
+        table,
+        "; ".join(differences),
+    )
 
 
 def raise_error_rate(pipeline: Pipeline, counts: Counts, body: dict[str, Any]) -> None:
@@ -116,6 +137,16 @@ def say_clipped(pipeline: Pipeline, asked: Window, bound: datetime) -> None:
         pipeline.name,
         asked,
         bound.isoformat(),
+    )
+
+
+def say_shared(pipeline: Pipeline, others: Sequence[str]) -> None:
+    """Log that a full refresh deletes nothing, since the target is not this pipeline's alone."""
+    logger().warning(
+        "%s: %s is also written to by %s, so this full refresh deletes nothing: what does not come in may be theirs.",
+        pipeline.name,
+        pipeline.load.table,
+        ", ".join(others),
     )
 
 

@@ -18,6 +18,7 @@ from tasks.extract.feed import Derived, Feed, Home, Resumable
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.partition import ReplacePartition
+from tasks.load.preparation import Preparation, Prepared
 from tasks.load.tombstones import tombstone_table
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
@@ -42,7 +43,7 @@ class Assembly:
         changes: whether its rows may be deletes.
         by_window: whether a window brings all that there is of the partitions it covers, and those are replaced.
         contract: the judge of its rows.
-        target: the target table as the contract declares it.
+        target: the target table as the contract declares it; from `prepare_target` on, as it is written to.
         tombstones: where its deletes are remembered, or None where no older version can come after one.
         rejecting: rules over the window that make a row a dead letter.
         warning: those that are only counted.
@@ -106,6 +107,10 @@ class Assembly:
         self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
+        contracted = {name for name in self.contract.columns.names if name != cursor}
+        self._preparation = Preparation(pipeline.name, self.dialect, self.target, pipeline.on_drift, contracted)
+        own = [] if self.tombstones is None else [self.tombstones]
+        self._beside = [Preparation(pipeline.name, self.dialect, table) for table in own]
         self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
         if isinstance(pipeline.extract, Derived):
             pipeline.extract.check(pipeline.name, self.dialect)
@@ -160,6 +165,29 @@ class Assembly:
                     f"{name}: a feed brings what has changed since the last run, however long ago that was, so no "
                     "number of rows is usual. Leave RowCount out."
                 )
+
+    def prepare_target(self) -> Prepared:
+        """Create the target, or change it, as far as the pipeline's `on_drift` goes; and what lies beside it.
+
+        Raises:
+            TargetError: it goes not far enough, or the database refused.
+            TargetUnavailable: another attempt may succeed.
+        """
+        with self.target_errors(self.pipeline.name):
+            prepared = self._preparation.run(self.engine)
+            beside = [one.run(self.engine) for one in self._beside]
+        self.target = prepared.table
+        return prepared.with_others(beside)
+
+    def planned_target(self) -> Prepared:
+        """What `prepare_target` would do now, without doing it.
+
+        Raises:
+            TargetError: see `prepare_target`.
+        """
+        with self.target_errors(self.pipeline.name):
+            prepared = self._preparation.dry_run(self.engine)
+            return prepared.with_others([one.dry_run(self.engine) for one in self._beside])
 
     def details(self) -> dict[str, str | None]:
         """What the ledger says of where an attempt came from."""

@@ -34,9 +34,6 @@ UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 UUID = pa.uuid()
 JSON = pa.json_(pa.string())
 
-MAX_LENGTH = b"max_length"
-"""In the metadata of a contract's column: the longest text it may hold, in characters."""
-
 _EXACT: dict[str, Any] = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
 """How MariaDB compares byte for byte; others of its collations ignore case, accents, or blanks at the end."""
 
@@ -54,6 +51,12 @@ TABLE_OPTIONS: dict[str, Any] = {
 
 LONGEST_KEY_TEXT = 255
 """Of a text in a key on MariaDB, where a key has a longest length, and the contract names none."""
+
+MAX_LENGTH = b"max_length"
+"""In the metadata of a contract's column: the longest text it may hold, in characters."""
+
+COMMENT = b"comment"
+"""In the metadata of a contract's column: what it is, for whoever looks at the target."""
 
 
 KEY_BYTES = 3_064
@@ -258,7 +261,12 @@ def sharing_a_key(columns: pa.Schema) -> pa.Schema:
     """`columns`, whose texts and bytes share among them what a key on MariaDB has room for."""
     long = [field for field in columns if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
     room = (KEY_BYTES - _NUMBER_BYTES * len(columns)) // _LETTER_BYTES // max(len(long), 1)
-    return pa.schema([field.with_metadata({MAX_LENGTH: str(room)}) if field in long else field for field in columns])
+    return pa.schema(
+        [
+            field.with_metadata({**(field.metadata or {}), MAX_LENGTH: str(room)}) if field in long else field
+            for field in columns
+        ]
+    )
 
 
 def key_bytes(field: pa.Field) -> int:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import get_args
 
 import pandas as pd
 import pandera.pandas as pa
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, one_of
 from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
+from tasks.load.drift import SchemaDrift
 from tasks.load.strategy import Load
 from tasks.transform.audits import Audit
 from tasks.transform.bounds import Bound
@@ -65,6 +67,11 @@ class Pipeline:
         split: longest window of one commit, so that a crash loses at most one; None never splits.
         max_attempts: how often a window is tried when a source or the target is unavailable.
         depends_on: pipelines that have to have come as far as a run reads; a name alone is `DependsOn(name)`.
+        on_drift: what is done before anything is read where the target's table differs from the schema. `evolve` adds
+            the columns it lacks, nullable, makes types wider where every value keeps what it is, and lets NULL in where
+            the schema does. `ignore` leaves the table, and says every time which columns it does not write; it refuses
+            a type that would round or cut. `freeze` refuses any difference. None takes anything away; what cannot be
+            bridged safely is refused under each of them; a table that is absent is created.
     """
 
     name: str
@@ -83,8 +90,11 @@ class Pipeline:
     split: timedelta | None = None
     max_attempts: int = 4
     depends_on: Sequence[str | DependsOn] = ()
+    on_drift: SchemaDrift = "evolve"
 
     def __post_init__(self) -> None:
+        if self.on_drift not in get_args(SchemaDrift):
+            raise ConfigError(f"{self.name}: on_drift is {one_of(get_args(SchemaDrift))}, got {self.on_drift!r}.")
         without_cursor = isinstance(self.extract, Feed) or self.extract.cursor is None
         reads_now = without_cursor and not isinstance(self.extract, ReadsTables)
         object.__setattr__(self, "depends_on", upstreams(self.name, self.depends_on, reads_now=reads_now))

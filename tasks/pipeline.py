@@ -5,6 +5,7 @@ A flow file imports everything it declares with from here.
 
 from datetime import datetime
 
+from tasks.assembly import Assembly
 from tasks.declaration import Pipeline, Sla
 from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
@@ -30,6 +31,7 @@ __all__ = [
     "Sla",
     "Unique",
     "WholeWindow",
+    "ddl",
     "finished",
     "remove_feed",
     "run_pipeline",
@@ -54,7 +56,9 @@ def run_pipeline(
         pipeline: what to run.
         start: first instant of an explicit window over the cursor, UTC if naive; None for an incremental run.
         end: first instant that is left out; None is as far as is proven.
-        full_refresh: forget the watermark, and read the source from its beginning; a feed takes a new snapshot.
+        full_refresh: forget the watermark, and read the source from its beginning; a feed takes a new snapshot. What is
+            in the target and did not come in is gone from the source, and is deleted, within `max_shrink`. Only Append,
+            an extract from an API or with an `initial`, and a target that other pipelines write to as well keep it.
         overrides: guards to set aside for this run; recorded in the ledger.
 
     Returns:
@@ -64,6 +68,21 @@ def run_pipeline(
         TidegateError: see `tasks.errors`; nothing of the window that raised is in the target.
     """
     return Run(pipeline, overrides).run(start, end, full_refresh=full_refresh)
+
+
+def ddl(pipeline: Pipeline) -> list[str]:
+    """What a run would execute on the target now, in the target's own SQL, before it reads; nothing is executed.
+
+    tidegate's own tables, whose names begin with `etl_`, are left out.
+
+    Returns:
+        The statements in order; none where the table is as declared, or is left as it is.
+
+    Raises:
+        TargetError: the run would refuse the table; the message says why.
+        TidegateError: see `tasks.errors`.
+    """
+    return list(Assembly(pipeline).planned_target().statements)
 
 
 def remove_feed(pipeline: Pipeline) -> None:

@@ -24,15 +24,26 @@ class Plan:
             there are).
         windows: half-open, UTC.
         rest: they are what an earlier run left of its window; what has come since is still to be planned.
+        complete: what does not come in is gone from the source, and goes from the target.
+        bound: source time (UTC) up to which such a run has read everything that ever comes, where there is a cursor. It
+            reads what lies beyond it too, which is in the source as well; the watermark stays below.
     """
 
     kind: Kind
     windows: tuple[Window, ...]
     rest: bool = False
+    complete: bool = False
+    bound: datetime | None = None
 
 
 def plan(
-    pipeline: Pipeline, seen: Watermark, start: datetime | None, end: datetime | None, *, full_refresh: bool = False
+    pipeline: Pipeline,
+    seen: Watermark,
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    full_refresh: bool = False,
+    shared: bool = False,
 ) -> Plan:
     """What to read. The source's bound is read here, so before the extract takes its snapshot.
 
@@ -41,7 +52,8 @@ def plan(
         seen: its watermark.
         start: first instant of an explicit window, UTC if naive; with `end` None too, the run is incremental.
         end: first instant that is left out; clipped to the bound.
-        full_refresh: read everything up to the bound, whatever the watermark says.
+        full_refresh: read everything, whatever the watermark says.
+        shared: other pipelines write to the same target, so that nobody can tell whose a row is that did not come in.
 
     Raises:
         ConfigError: an explicit window for a feed or an extract without a cursor, or one that ends before it starts.
@@ -72,7 +84,7 @@ def plan(
                 f"{pipeline.name}: {extract.dataset!r} is read whole, without a cursor, so there is no past to read a "
                 "range of. Run it without start and end; it takes a new snapshot."
             )
-        return Plan("full", (Window(),))
+        return Plan("full", (Window(),), complete=full_refresh and rebuilds(pipeline) and not shared)
     asked = Window.parse(start, end)
     # What is replaced is read whole.
     partitions = pipeline.load.partitions if isinstance(pipeline.load, ReplacePartition) else None
@@ -88,10 +100,20 @@ def plan(
         return Plan("explicit", _split(pipeline, _whole(asked, partitions).clip(bound), partitions))
     if seen.covered_until is not None and bound <= seen.covered_until:
         say_stalled(pipeline, bound)
+    if full_refresh and rebuilds(pipeline) and not shared:
+        # In one commit, whatever `split` says: only of the whole it can be told what did not come in.
+        return Plan("full", (Window(),), complete=True, bound=bound)
     known = None if full_refresh else seen.value
     begin = extract.initial if known is None else known - extract.lookback
     window = Window(None if begin is None else min(to_utc(begin), bound), bound)
     return Plan("incremental", _split(pipeline, _whole(window, partitions).clip(bound), partitions))
+
+
+def rebuilds(pipeline: Pipeline) -> bool:
+    """Whether only a full refresh tells what is gone: one window holds all the source has, and the load deletes."""
+    extract, load = pipeline.extract, pipeline.load
+    whole = not isinstance(extract, Feed | Resumable | Derived) and extract.initial is None
+    return whole and load.deletes and not load.deletes_absent
 
 
 def _whole(window: Window, partitions: Partitioned | None) -> Window:

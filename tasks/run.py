@@ -11,18 +11,17 @@ from sqlalchemy import inspect
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from tasks.admission import Admission
-from tasks.announce import announce_run, announce_skipped
+from tasks.announce import announce_ddl, announce_drift, announce_run, announce_skipped, say_shared
 from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
-from tasks.load.target import ensure_target
 from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
-from tasks.plan import Plan, plan
+from tasks.plan import Plan, plan, rebuilds
 from tasks.report import RunReport, WindowReport
 from tasks.run_scope import run_scope
-from tasks.state.attempts import Attempt, Kind, Status, new_token, record_unplanned
+from tasks.state.attempts import Attempt, Kind, Status, new_token, other_writers, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, read_watermark
@@ -40,6 +39,7 @@ class Run:
         self.run_id = new_token()
         self.log = logger()
         self.assembly = Assembly(pipeline, overrides)
+        self._overlooked = False
 
     @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
@@ -95,14 +95,14 @@ class Run:
             more, goal = True, None
             with contextlib.closing(Held()) as held:
                 while more:
-                    done = self._persist(what, partial(self._attempt, planned.kind, window, held, afresh))
+                    done = self._persist(what, partial(self._attempt, planned, window, held, afresh))
                     yield done
                     goal = goal or done.source_clock
                     reached = goal is not None and done.covered_until is not None and done.covered_until >= goal
                     afresh, more = False, done.more and not reached
 
-    def _attempt(self, kind: Kind, window: Window, held: Held, afresh: bool) -> WindowReport:
-        return WindowRun(self.assembly, self.run_id, kind, window, held).run(afresh=afresh)
+    def _attempt(self, planned: Plan, window: Window, held: Held, afresh: bool) -> WindowReport:
+        return WindowRun(self.assembly, self.run_id, planned, window, held).run(afresh=afresh)
 
     def _persist(self, what: str, step: Callable[[], Result]) -> Result:
         """Try `step` until it succeeds, cannot, or has been tried often enough."""
@@ -127,10 +127,24 @@ class Run:
         parts = self.assembly
         with parts.target_errors(name):
             ensure_schema(parts.engine, parts.dialect)
-            ensure_target(parts.engine, parts.dialect, parts.target)
-            if parts.tombstones is not None:
-                ensure_target(parts.engine, parts.dialect, parts.tombstones)
-        return plan(self.pipeline, self._watermark(), start, end, full_refresh=full_refresh)
+            self._prepare_target()
+            others = self._others() if full_refresh and rebuilds(self.pipeline) else []
+        if others:
+            say_shared(self.pipeline, others)
+        return plan(self.pipeline, self._watermark(), start, end, full_refresh=full_refresh, shared=bool(others))
+
+    def _others(self) -> list[str]:
+        with self.assembly.engine.connect() as connection:
+            return other_writers(connection, self.pipeline.name, self.pipeline.load.table)
+
+    def _prepare_target(self) -> None:
+        prepared = self.assembly.prepare_target()
+        if prepared.statements:
+            announce_ddl(self.pipeline, prepared.statements)
+        # What was overlooked is the same at every attempt.
+        if prepared.overlooked and not self._overlooked:
+            announce_drift(self.pipeline, prepared.overlooked)
+            self._overlooked = True
 
     def _planned(self, start: datetime | None, end: datetime | None, full_refresh: bool) -> Plan | str:
         """What to read, as far as the upstreams have come; why nothing, where they are behind."""

@@ -22,9 +22,10 @@ from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
 from tasks.observe.context import as_task, logger
+from tasks.plan import Plan
 from tasks.report import WindowReport
 from tasks.spool import Spool
-from tasks.state.attempts import Attempt, Kind, Status, close_attempt, drop_staging, open_attempt, sweep
+from tasks.state.attempts import Attempt, Status, close_attempt, drop_staging, open_attempt, sweep
 from tasks.state.dead_letters import rejected_table
 from tasks.state.ledger import last_position
 from tasks.state.watermarks import Watermark, read_watermark
@@ -44,16 +45,17 @@ class WindowRun:
     Args:
         assembly: the pipeline and its parts.
         run_id: the run it belongs to.
-        kind: how it is recorded, and whether it moves the watermark.
+        planned: what the run is: how it is recorded, whether it moves the watermark, and what it tells of the source.
         window: what to read; unbounded for a feed.
         held: what the extract keeps open between the commits of this window.
     """
 
-    def __init__(self, assembly: Assembly, run_id: str, kind: Kind, window: Window, held: Held) -> None:
+    def __init__(self, assembly: Assembly, run_id: str, planned: Plan, window: Window, held: Held) -> None:
         self.parts = assembly
+        self.planned = planned
         self.held = held
         self.pipeline = assembly.pipeline
-        self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, kind, window)
+        self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, planned.kind, window)
         contract = assembly.contract
         self.staged = staged_table(
             self.attempt.staged_table, contract.columns, key=contract.key, changes=assembly.changes
@@ -170,12 +172,15 @@ class WindowRun:
         null_cursors = ordered.null_cursors() if ordered else 0
         if null_cursors:
             say_null_cursors(self.pipeline, null_cursors)
+        highest, bound = part.highest if part else streamed.watermark, self.planned.bound
+        # What lies beyond the bound may still change.
+        clipped = min(highest, bound) if highest is not None and bound is not None else highest
         return Arrivals(
-            **{**vars(streamed), "watermark": part.highest if part else streamed.watermark},
+            **{**vars(streamed), "watermark": clipped},
             opened_at=opened_at,
             read_at=self._clock(),
             position=chunk.position,
-            covered_until=opened_at if self.attempt.kind == "full" and part is None else chunk.covered_until,
+            covered_until=bound or opened_at if self.attempt.kind == "full" and part is None else chunk.covered_until,
             passed=ordered.passed if ordered else None,
             null_cursors=null_cursors,
             shrink=chunk.shrink if isinstance(chunk, Difference) else None,
@@ -183,6 +188,7 @@ class WindowRun:
             partial=part is not None and chunk.more,
             unchanged=part is not None and part.unchanged,
             scope=self._scope(chunk),
+            complete=self.planned.complete,
         )
 
     def _scope(self, chunk: Chunk) -> tuple[Window, ...] | None:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Engine,
@@ -27,8 +28,11 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy import Dialect as SqlDialect
+from sqlalchemy.types import TypeEngine
 
 from tasks.column_types import JSON
+from tasks.dialects.column_kind import ColumnKind, column_kind, written
 from tasks.dialects.source import Source
 from tasks.dialects.unheld import Find, Unheld, in_columns
 from tasks.errors import ContractError
@@ -73,6 +77,33 @@ class Dialect(Source):
     def clock(self, connection: Connection) -> datetime:
         """The target's own time, UTC."""
         return to_utc(connection.execute(select(func.current_timestamp())).scalar_one())
+
+    # -- columns -----------------------------------------------------------------------------------------------
+
+    drops_not_null = True
+    """Whether a column that is NOT NULL can be made to take NULL."""
+
+    def column_kind(self, declared: TypeEngine[Any], on: SqlDialect) -> ColumnKind:
+        """What a column of this type can hold, in this database."""
+        return column_kind(written(declared, on))
+
+    def altered(self, name: str, there: Column[Any], wanted: Column[Any], on: SqlDialect) -> Iterator[str]:
+        """The clauses of ALTER TABLE that make of the column that is `there` the one that is `wanted`.
+
+        Args:
+            name: of the column, quoted.
+            there: as the database describes it.
+            wanted: the same, of a wider type, or taking NULL, or both.
+            on: SQLAlchemy's side of this database.
+        """
+        if wanted.type is not there.type:
+            yield f"ALTER COLUMN {name} TYPE {wanted.type.compile(dialect=on)}"
+        if wanted.nullable and not there.nullable:
+            yield f"ALTER COLUMN {name} DROP NOT NULL"
+
+    def alter_table(self, table: str, clauses: Sequence[str]) -> list[str]:
+        """The statements that carry out `clauses` on a table, whose name is quoted: one, which writes it anew once."""
+        return [f"ALTER TABLE {table} {', '.join(clauses)}"] if clauses else []
 
     # -- expressions -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import (
     TIMESTAMP,
+    Column,
     ColumnElement,
     Connection,
     CursorResult,
@@ -24,14 +25,18 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
+from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import NullType, TypeEngine
 
+from tasks.dialects.column_kind import ColumnKind, written
+from tasks.dialects.ddl_text import ddl_text
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.mariadb_reader import MariadbReader
 from tasks.dialects.mariadb_target import MariadbTarget
-from tasks.dialects.mariadb_types import arrow_table, column_type
+from tasks.dialects.mariadb_types import arrow_table, column_type, kind_by_name
 from tasks.dialects.reading import Reading
 from tasks.dialects.snapshot_reader import SnapshotReader
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
@@ -231,6 +236,14 @@ class Mariadb(MariadbTarget):
                 "cannot be trusted. XA COMMIT or XA ROLLBACK it; XA RECOVER lists it."
             )
         return min((to_utc(row.started) for row in writing), default=None)
+
+    def column_kind(self, declared: TypeEngine[Any], on: SqlDialect) -> ColumnKind:
+        """A text has a limit in bytes, and a time that names no digits has none."""
+        return kind_by_name(written(declared, on))
+
+    def altered(self, name: str, there: Column[Any], wanted: Column[Any], on: SqlDialect) -> Iterator[str]:
+        """One clause, in which everything the column keeps has to be said again."""
+        yield f"MODIFY COLUMN {ddl_text(CreateColumn(wanted), on)}"
 
     def is_retriable(self, error: Exception) -> bool:
         """By the server's number, or the client's; a connection that is closed has none."""

@@ -1,6 +1,8 @@
 """The types of MariaDB's wire protocol, as Arrow's and as SQLAlchemy's."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -9,6 +11,8 @@ from pymysql.constants import FIELD_TYPE, FLAG
 from sqlalchemy import BigInteger, Date, Numeric, Text, Time
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import NullType, TypeEngine
+
+from tasks.dialects.column_kind import BYTES, INTEGER, TEXT, ColumnKind, column_kind
 
 _BINARY = 63
 """The character set of bytes."""
@@ -32,6 +36,24 @@ _SIMPLE: dict[int, pa.DataType] = {
     FIELD_TYPE.TIME: pa.time64("us"),
 }
 _DECIMALS = (FIELD_TYPE.DECIMAL, FIELD_TYPE.NEWDECIMAL)
+
+
+_KINDS: dict[str, ColumnKind] = {
+    "BOOL": ColumnKind("boolean"),
+    "TINYINT(1)": ColumnKind("boolean"),
+    "TINYINT": ColumnKind(INTEGER, 8),
+    "MEDIUMINT": ColumnKind(INTEGER, 24),
+    # Their limits are bytes, of which a character has up to four.
+    "TINYTEXT": ColumnKind(TEXT, 63),
+    "TEXT": ColumnKind(TEXT, 16_383),
+    "MEDIUMTEXT": ColumnKind(TEXT, 4_194_303),
+    "LONGTEXT": ColumnKind(TEXT),
+    "TINYBLOB": ColumnKind(BYTES, 255),
+    "BLOB": ColumnKind(BYTES, 65_535),
+    "MEDIUMBLOB": ColumnKind(BYTES, 16_777_215),
+    "LONGBLOB": ColumnKind(BYTES),
+}
+_SIZED = re.compile(r"(VARBINARY|DATETIME|TIMESTAMP|TIME|TINYINT|MEDIUMINT)(?:\((\d+)\))?")
 
 
 class Field(Protocol):
@@ -67,6 +89,23 @@ def arrow_type(field: Field) -> pa.DataType:
     if code == FIELD_TYPE.BIT:
         return pa.bool_() if field.length == 1 else pa.uint64()
     return pa.binary() if field.charsetnr == _BINARY or code == FIELD_TYPE.GEOMETRY else pa.string()
+
+
+def kind_by_name(name: str) -> ColumnKind:
+    """The kind of a type by its name in MariaDB's SQL."""
+    word, _, rest = name.partition(" ")
+    if name in _KINDS or word.endswith(("TEXT", "BLOB")):
+        kind = _KINDS.get(word, ColumnKind(name))
+        return replace(kind, collation=column_kind(f"TEXT {rest}".strip()).collation)
+    sized = _SIZED.fullmatch(name)
+    if sized is None:
+        return column_kind(name)
+    if sized[1] in _KINDS:
+        return _KINDS[sized[1]]
+    if sized[1] == "VARBINARY":
+        return ColumnKind(BYTES, int(sized[2]))
+    # Without a number a time is kept to the second.
+    return ColumnKind(sized[1], int(sized[2] or 0))
 
 
 def column_type(field: Field) -> TypeEngine[Any]:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 from sqlalchemy import ColumnElement, Connection, Engine, Text, func, select, tuple_, type_coerce
+from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
 
+from tasks.dialects.column_kind import DECIMAL, FLOAT, INTEGER, TEXT, ColumnKind
 from tasks.dialects.dialect import Dialect, utc_now
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.source import python_type
@@ -19,6 +22,16 @@ from tasks.local_time import LocalTime
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _NO_WRITING = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+
+
+_AFFINITIES = {
+    INTEGER: ColumnKind(INTEGER, 64),
+    FLOAT: ColumnKind(FLOAT, 53),
+    DECIMAL: ColumnKind(DECIMAL),
+    **dict.fromkeys((TEXT, "CHAR", "NCHAR", "NVARCHAR", "CLOB"), ColumnKind(TEXT)),
+    **dict.fromkeys(("TIMESTAMP", "DATETIME"), ColumnKind("DATETIME")),
+}
+"""By the families that all databases know, and names that SQLite takes for the same."""
 
 
 class Sqlite(Dialect):
@@ -39,6 +52,17 @@ class Sqlite(Dialect):
             yield "sqlite holds it: no NaN", is_nan
         if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type):
             yield "sqlite holds it: a day of the years 1 to 9999", outside_of(YEARS_1_TO_9999)
+
+    drops_not_null = False
+
+    def column_kind(self, declared: TypeEngine[Any], on: SqlDialect) -> ColumnKind:
+        """By affinity: an integer has 64 bits here, a float 53, and no text, decimal or time a length it may have."""
+        kind = super().column_kind(declared, on)
+        return _AFFINITIES.get(kind.family.partition("(")[0], kind)
+
+    def alter_table(self, table: str, clauses: Sequence[str]) -> list[str]:
+        """One statement each."""
+        return [f"ALTER TABLE {table} {clause}" for clause in clauses]
 
     def clock(self, connection: Connection) -> datetime:
         """This machine's time: the file has no other, and SQLite's is cut to the second."""

@@ -53,6 +53,7 @@ class Arrivals:
         unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
         scope: ranges of the partition column of which what came is all there is; see `Incoming`.
         statistics: of the good rows.
+        complete: everything that the source has came in; what did not is gone.
     """
 
     extracted: int
@@ -77,6 +78,7 @@ class Arrivals:
     unreadable: int = 0
     scope: tuple[Window, ...] | None = None
     statistics: Statistics = field(default_factory=Statistics)
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,9 @@ class Commit:
         complete_attempt(connection, attempt, whole, arrivals.read_at, now)
         self._check_staging(connection)
         # Of what did not come in no cursor tells when it went.
-        if (self.cursor is None and self.load.updates) or self.load.deletes_absent:
-            refuse_if_superseded(connection, attempt, arrivals.opened_at)
+        if self.load.updates or self.load.deletes_absent:
+            by_cursor = self.cursor is not None and not (self.load.deletes_absent or arrivals.complete)
+            refuse_if_superseded(connection, attempt, arrivals.opened_at, by_refresh=by_cursor)
 
         broken = self.reject(connection)
         incoming = Incoming(
@@ -174,6 +177,7 @@ class Commit:
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
             scope=arrivals.scope,
+            complete=arrivals.complete,
         )
         writer = self.load.writer(incoming)
         deduplicated = writer.deduplicate(connection)

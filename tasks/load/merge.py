@@ -58,7 +58,8 @@ class Merge:
         self.cleared_at = incoming.cleared_at if load.deletes else None
         self.passed = incoming.passed
         self.now = incoming.now
-        self.whole = load.deletes_absent or self.cleared_at is not None
+        self.everything = load.deletes_absent or incoming.complete
+        self.whole = self.everything or self.cleared_at is not None
         self._columns = [column.name for column in target.columns if column.name in staged.c]
         self._same_key = and_(*(target.c[name] == staged.c[name] for name in load.key))
         values = [name for name in self._columns if name not in load.key]
@@ -137,13 +138,13 @@ class Merge:
     def absent(self, connection: Connection) -> tuple[int, int]:
         """Where the staged rows are all there is: how many of the scope did not come in, and how many it has.
 
-        A dead letter without a key may be any of them. Under `Replace` nothing is absent then: the next run sees the
-        whole source again. After a marker no other chunk ever will, so what did not come in goes.
+        A dead letter without a key may be any of them. Where everything is read nothing is absent then: the next such
+        run sees the whole source again. After a marker no other chunk ever will, so what did not come in goes.
         """
         scope = self.scope(connection)
         if not scope:
             return 0, 0
-        if self.load.deletes_absent:
+        if self.everything:
             nameless = or_(*(key.is_(None) for key in key_columns(self.rejected)))
             if connection.execute(select(self.rejected).where(nameless).limit(1)).first() is not None:
                 return 0, 0

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from sqlalchemy import Table
 
-from tasks.errors import ConfigError
 from tasks.load.merge import Merge
-from tasks.load.strategy import checked_key
+from tasks.load.strategy import checked_key, checked_share
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Partitioned
@@ -42,8 +41,7 @@ class Replace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("Replace", self.table, self.key))
-        if not 0 <= self.max_shrink <= 1:
-            raise ConfigError(f"Replace into {self.table!r}: max_shrink is a share from 0 to 1, got {self.max_shrink}.")
+        checked_share("Replace", self.table, self.max_shrink)
 
     def target(self, columns: pa.Schema) -> Table:
         """See `Load.target`: the contract's columns, the key as primary key."""

@@ -35,7 +35,7 @@ class Load(Protocol):
 
     @property
     def deletes(self) -> bool:
-        """Whether a row is deleted when a feed says that it is gone; else it stays, and the delete changes nothing."""
+        """Whether a row is deleted when its source says that it is gone, or a full refresh shows it; else it stays."""
 
     @property
     def soft_delete(self) -> str | None:
@@ -66,3 +66,13 @@ def checked_key(strategy: str, table: str, key: Sequence[str]) -> tuple[str, ...
     if not columns or len(set(columns)) != len(columns):
         raise ConfigError(f"{strategy} into {table!r} needs a key of one or more different columns, got {key!r}.")
     return columns
+
+
+def checked_share(strategy: str, table: str, max_shrink: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ConfigError: `max_shrink` is not from 0 to 1.
+    """
+    if not 0 <= max_shrink <= 1:
+        raise ConfigError(f"{strategy} into {table!r}: max_shrink is a share from 0 to 1, got {max_shrink}.")

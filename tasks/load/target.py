@@ -1,13 +1,12 @@
-"""The target table and its staging: made from the contract, changed only by adding."""
+"""The target table and its staging, as the contract declares them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import BigInteger, Boolean, Column, Engine, MetaData, Table, inspect
-from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy import BigInteger, Boolean, Column, MetaData, Table
 
-from tasks.column_types import TABLE_OPTIONS, key_type, sql_type
-from tasks.dialects.dialect import Dialect
+from tasks.column_types import COMMENT, MAX_LENGTH, TABLE_OPTIONS, key_type, sql_type
 from tasks.state.dead_letters import DELETED, ROW, join_index
 
 
@@ -17,7 +16,8 @@ def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
     Args:
         table: `name` or `schema.name`.
         key: names of key columns.
-        columns: the contract's columns; a field that is not nullable is NOT NULL.
+        columns: the contract's columns; a field that is not nullable is NOT NULL, and its metadata may hold a comment
+            and the longest text.
     """
     schema, _, name = table.rpartition(".")
     return Table(
@@ -30,6 +30,7 @@ def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
                 primary_key=field.name in key,
                 autoincrement=False,
                 nullable=field.nullable and field.name not in key,
+                **_described(field),
             )
             for field in columns
         ),
@@ -61,25 +62,28 @@ def staged_table(name: str, columns: pa.Schema, *, key: Sequence[str] = (), chan
     )
 
 
-def ensure_target(engine: Engine, dialect: Dialect, target: Table) -> None:
-    """Create the target where it is absent; add the columns it lacks, nullable. Nothing is ever taken away."""
-    inspector = inspect(engine)
-    if inspector.has_table(target.name, target.schema):
-        present = {column["name"] for column in inspector.get_columns(target.name, target.schema)}
-        missing = [column for column in target.columns if column.name not in present]
-        if not missing:
-            return
-    with dialect.transaction(engine) as connection:
-        # Looked at again under the lock: another run may have been first.
-        dialect.serialize(connection, f"etl_ddl {target.fullname}")
-        inspector = inspect(connection)
-        if not inspector.has_table(target.name, target.schema):
-            connection.execute(CreateTable(target))
-            return
-        present = {column["name"] for column in inspector.get_columns(target.name, target.schema)}
-        quoted = engine.dialect.identifier_preparer.format_table(target)
-        for column in target.columns:
-            if column.name not in present:
-                addition = Column(column.name, column.type, nullable=True)
-                definition = CreateColumn(addition).compile(dialect=engine.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {definition}")
+def without(target: Table, names: Collection[str]) -> Table:
+    """`target` less the columns of these names."""
+    if not names:
+        return target
+    kept = [column for column in target.columns if column.name not in names]
+    return Table(
+        target.name,
+        MetaData(),
+        *(
+            Column(
+                column.name, column.type, primary_key=column.primary_key, autoincrement=False, nullable=column.nullable
+            )
+            for column in kept
+        ),
+        schema=target.schema,
+    )
+
+
+def _described(field: pa.Field) -> dict[str, Any]:
+    known = field.metadata or {}
+    comment, longest = known.get(COMMENT), known.get(MAX_LENGTH)
+    return {
+        "comment": None if comment is None else comment.decode(),
+        "info": {} if longest is None else {MAX_LENGTH: int(longest)},
+    }

@@ -9,7 +9,7 @@ from sqlalchemy import Table
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ConfigError
 from tasks.load.merge import Merge
-from tasks.load.strategy import checked_key
+from tasks.load.strategy import checked_key, checked_share
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Partitioned
@@ -19,6 +19,8 @@ from tasks.partitioned import Partitioned
 class Upsert:
     """Insert new keys; write over known ones only where they differ and are not older; delete those a feed deletes.
 
+    A run leaves alone what does not come in, but a full refresh of a whole source deletes it.
+
     Attributes:
         connection: name of the target database.
         table: target table, `name` or `schema.name`; created from the contract when absent.
@@ -26,9 +28,10 @@ class Upsert:
         soft_delete: name of a column besides the contract's. A deleted row stays, and has in it the time (UTC, target
             clock) at which the delete was loaded; NULL is a row that is there. None deletes it.
         track: the partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`.
+        max_shrink: largest share of the target, 0 to 1, that a full refresh may delete before it is refused.
 
     Raises:
-        ConfigError: no key, or one of its columns twice.
+        ConfigError: no key, or one of its columns twice; `max_shrink` is no share.
     """
 
     connection: str
@@ -36,14 +39,15 @@ class Upsert:
     key: Sequence[str]
     soft_delete: str | None = None
     track: Partitioned | None = None
+    max_shrink: float = 0.5
 
     updates = True
     deletes = True
     deletes_absent = False
-    max_shrink = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("Upsert", self.table, self.key))
+        checked_share("Upsert", self.table, self.max_shrink)
 
     def target(self, columns: pa.Schema) -> Table:
         """See `Load.target`: the contract's columns, the key as primary key, and the mark of what is deleted.

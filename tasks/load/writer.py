@@ -25,6 +25,7 @@ class Incoming:
         passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
         scope: half-open ranges of the partition column, UTC, of which the staged rows are all there is; None: nobody
             has said so of any.
+        complete: the rows are everything that the source has, so what did not come in is gone from it.
     """
 
     target: Table
@@ -36,6 +37,7 @@ class Incoming:
     cleared_at: int | None = None
     passed: datetime | int | str | None = None
     scope: tuple[Window, ...] | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Events on Prefect's bus, after a commit and never before; automations and other pipelines listen to them."""
+"""Events on Prefect's bus, of rows after their commit and never before; automations and other pipelines listen."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ def emit(event: str, pipeline: str, payload: dict[str, Any]) -> None:
     """Emit `etl.…` for the resource `etl.pipeline.<name>`, related to the flow run; nothing outside of one.
 
     Args:
-        event: `etl.run.committed`, `etl.run.skipped`, `etl.run.error-rate-exceeded`, `etl.window.covered` or
-            `etl.dataset.landed`.
+        event: `etl.run.committed`, `etl.run.skipped`, `etl.run.error-rate-exceeded`, `etl.window.covered`,
+            `etl.dataset.landed`, `etl.target.changed` or `etl.target.drifted`, and what a feed notices of its source.
         pipeline: name of the pipeline.
         payload: plain JSON; no secrets, no rows.
     """

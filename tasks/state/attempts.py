@@ -41,8 +41,8 @@ class Attempt:
         pipeline: name of the pipeline.
         target: the target table.
         run_id: the run it belongs to.
-        kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not) or `changes` (a feed goes
-            on from its position).
+        kind: `full` (no cursor, or a full refresh), `incremental` (moves the watermark), `explicit` (does not) or
+            `changes` (a feed goes on from its position).
         window: what is read.
         token: unique.
     """
@@ -135,8 +135,26 @@ def complete_attempt(
         )
 
 
-def refuse_if_superseded(connection: Connection, attempt: Attempt, opened_at: datetime) -> None:
-    """For rows without a cursor: refuse when an overlapping window was, or may have been, read later than ours.
+def other_writers(connection: Connection, pipeline: str, target: str) -> list[str]:
+    """The names of other pipelines that have ever committed a window into `target`."""
+    committed = windows.c.status.in_(("committed", "partial"))
+    others = select(windows.c.pipeline).where(windows.c.target == target, windows.c.pipeline != pipeline, committed)
+    return list(connection.execute(others.distinct().order_by(windows.c.pipeline)).scalars())
+
+
+def refuse_if_superseded(
+    connection: Connection, attempt: Attempt, opened_at: datetime, *, by_refresh: bool = False
+) -> None:
+    """Refuse when an overlapping window was, or may have been, read later than ours.
+
+    For rows without a cursor, which does not tell the older from the newer; and for a full refresh, which deletes what
+    it has not seen.
+
+    Args:
+        connection: inside the commit.
+        attempt: what is committed.
+        opened_at: target clock before its first row was read.
+        by_refresh: only a full refresh of the same pipeline counts: what that has deleted must not come back.
 
     Raises:
         Superseded: such a window is committed.
@@ -149,6 +167,7 @@ def refuse_if_superseded(connection: Connection, attempt: Attempt, opened_at: da
                 windows.c.status.in_(("committed", "partial")),
                 windows.c.attempt != attempt.token,
                 windows.c.read_at > opened_at,
+                *([windows.c.kind == "full", windows.c.pipeline == attempt.pipeline] if by_refresh else []),
             )
         )
         if Window(committed.window_start, committed.window_end).overlaps(attempt.window)

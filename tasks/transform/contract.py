@@ -26,7 +26,7 @@ from tasks.transform.logical_types import Json, Uuid
 from tasks.transform.lookup_join import Join, joined
 from tasks.transform.reasons import Reason
 from tasks.transform.record import encode, encode_records, record_types
-from tasks.transform.rules import UtcTimestamp, arrow_type, fingerprint, max_length, rules_only
+from tasks.transform.rules import UtcTimestamp, arrow_type, described, fingerprint, rules_only
 
 __all__ = ["SIBLINGS", "Contract", "Json", "Judged", "UtcTimestamp", "Uuid", "letters"]
 
@@ -108,7 +108,7 @@ class Contract:
                     name,
                     storable(arrow_type(pipeline, name, column.dtype)),
                     nullable=bool(column.nullable),
-                    metadata=max_length(column),
+                    metadata=described(column),
                 )
                 for name, column in schema.columns.items()
             ]
@@ -224,7 +224,7 @@ class Contract:
             for position, value in column.failed.items():
                 reason = {"rule": f"is {field.type}", "column": field.name, "value": value}
                 reasons.setdefault(position, []).append(reason)
-        fields = [field.with_nullable(True) for field in self.columns]
+        fields = [field.with_nullable(True).remove_metadata() for field in self.columns]
         rows, unheld = set_apart(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), self.unheld)
         for position, found in unheld:
             reasons.setdefault(position, []).append(found)

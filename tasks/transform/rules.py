@@ -9,7 +9,7 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
-from tasks.column_types import MAX_LENGTH, UTC_TIMESTAMP
+from tasks.column_types import COMMENT, MAX_LENGTH, UTC_TIMESTAMP
 from tasks.errors import ContractError
 from tasks.transform.logical_types import LogicalType
 from tasks.transform.whole_window import WholeWindow
@@ -43,11 +43,18 @@ def arrow_type(pipeline: str, name: str, dtype: Any) -> pa.DataType:
         ) from None
 
 
-def max_length(column: pandera.Column) -> dict[bytes, str]:
-    """Metadata that tells the longest text a column may hold, where a `str_length` says so; else none."""
-    declared = [check.statistics or {} for check in column.checks if check.name == "str_length"]
-    lengths = [found[bound] for found in declared for bound in ("max_value", "exact_value") if found.get(bound)]
-    return {MAX_LENGTH: str(min(lengths))} if lengths else {}
+def described(column: pandera.Column) -> dict[bytes, bytes]:
+    """What a target's column is told of besides its type: a comment, and the longest text that the rules let pass."""
+    known: dict[bytes, bytes] = {}
+    if comment := column.description or column.title:
+        known[COMMENT] = comment.encode()
+    lengths = [check.statistics for check in column.checks if check.name == "str_length"]
+    most = [
+        limit for told in lengths for limit in (told.get("exact_value"), told.get("max_value")) if limit is not None
+    ]
+    if most:
+        known[MAX_LENGTH] = str(min(most)).encode()
+    return known
 
 
 def rules_only(schema: pandera.DataFrameSchema) -> pandera.DataFrameSchema:

@@ -58,10 +58,17 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["description"]
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
-    others = {"bookings": {"full_refresh": False}, "nightly": {"at_once": 4}}
-    assert deployment["parameters"] == others.get(deployment["name"], {"start": None, "end": None})
+    others: dict[str, dict[str, Any]] = {"bookings": {"full_refresh": False}, "nightly": {"at_once": 4}}
+    window = {"start": None, "end": None, "full_refresh": False}
+    assert deployment["parameters"] == others.get(deployment["name"], window)
     assert deployment["work_pool"]["name"] == "tidegate"
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+@each_deployment
+def test_deployment_knows_every_parameter_of_its_flow_but_the_guards_to_set_aside(deployment: dict[str, Any]) -> None:
+    flow = cast("Flow[..., Any]", load_flow_from_entrypoint(str(PROJECT / deployment["entrypoint"])))
+    assert {*deployment["parameters"], "overrides"} == set(flow.parameters.properties)
 
 
 @each_deployment

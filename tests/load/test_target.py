@@ -93,17 +93,21 @@ def test_a_table_of_nothing_but_its_key_is_loaded(databases: Databases) -> None:
     assert [run_pipeline(pipeline).counts.inserted for _ in range(2)] == [2, 0]
 
 
-def test_a_target_whose_key_is_not_unique_is_refused_and_left_as_it_is(databases: Databases) -> None:
-    """It was made by hand, without its key."""
-    with databases.target.begin() as connection:
+def test_a_target_that_does_not_write_what_it_is_told_to_is_noticed(postgresql: Databases) -> None:
+    """A trigger swallows the update."""
+    put(postgresql.source, [order(1)])
+    run_pipeline(ORDERS)
+    with postgresql.target.begin() as connection:
         connection.execute(
-            text("CREATE TABLE fct_orders (id bigint, customer text, amount double precision, updated_at timestamp)")
+            text("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
         )
-        connection.execute(text("INSERT INTO fct_orders (id, amount) VALUES (1, 5), (1, 6)"))
-    put(databases.source, [order(1)])
-    with pytest.raises(ConservationError):
-        run_pipeline(SNAPSHOT)
-    assert [row["amount"] for row in loaded(databases.target)] == [5, 6]
+        connection.execute(
+            text("CREATE TRIGGER swallow BEFORE UPDATE ON fct_orders FOR EACH ROW EXECUTE FUNCTION swallow()")
+        )
+    put(postgresql.source, [order(1, amount=9, day=1), order(2, day=1)])
+    with pytest.raises(ConservationError, match="0 rows were updated where 1 were classified so"):
+        run_pipeline(ORDERS)
+    assert [row["amount"] for row in loaded(postgresql.target)] == [1]
 
 
 @on_every_target

@@ -61,7 +61,7 @@ class Assembly:
         self.overrides = overrides
         self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
         self.resumable = pipeline.extract if isinstance(pipeline.extract, Resumable) else None
-        self.changes = isinstance(pipeline.extract, Feed) or pipeline.extract.tells_deletes
+        self.changes = load.dated or isinstance(pipeline.extract, Feed) or pipeline.extract.tells_deletes
         if self.feed and load.deletes_absent:
             raise ConfigError(
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
@@ -100,16 +100,20 @@ class Assembly:
         self.warning: list[WindowRule] = [*missing["warn"]]
         self._expect_rules_that_fit()
         self._expect_bounds_that_fit()
+        if load.dated:
+            self._expect_times()
+        for reference in pipeline.references:
+            reference.expect_time(pipeline.name, self.contract.columns, self.contract.time_cursor)
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
-        buries = self.changes and cursor is not None and load.updates and load.deletes
+        buries = self.changes and cursor is not None and load.updates and load.deletes and not load.dated
         self.tombstones = tombstone_table(self.target, load.key, cursor) if buries and cursor is not None else None
         self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
         contracted = {name for name in self.contract.columns.names if name != cursor}
         self._preparation = Preparation(pipeline.name, self.dialect, self.target, pipeline.on_drift, contracted)
-        own = [] if self.tombstones is None else [self.tombstones]
+        own = [*([] if self.tombstones is None else [self.tombstones]), *load.companions(self.contract.columns)]
         self._beside = [Preparation(pipeline.name, self.dialect, table) for table in own]
         self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
         if isinstance(pipeline.extract, Derived):
@@ -188,6 +192,27 @@ class Assembly:
         with self.target_errors(self.pipeline.name):
             prepared = self._preparation.dry_run(self.engine)
             return prepared.with_others([one.dry_run(self.engine) for one in self._beside])
+
+    def _expect_times(self) -> None:
+        """A history needs to know when each change happened, in the source's time.
+
+        Raises:
+            ConfigError: neither a cursor nor the feed tells that.
+        """
+        extract, name = self.pipeline.extract, self.pipeline.name
+        if self.contract.time_cursor is not None or (self.feed is not None and self.feed.tells_times):
+            return
+        keeps = f"{name}: {type(self.pipeline.load).__name__} keeps from when each version was valid, and"
+        if extract.cursor is None:
+            raise ConfigError(
+                f"{keeps} {extract.dataset!r} is read whole, without a cursor, so nobody can tell. Read it with "
+                "SnapshotDiff, whose changes bear the source's time at the snapshot, or name a cursor that is one."
+            )
+        raise ConfigError(
+            f"{keeps} the cursor {extract.cursor!r} is of type {self.contract.columns.field(extract.cursor).type}, "
+            "which is no instant. Declare it as UtcTimestamp where it is one; else read with SnapshotDiff, whose "
+            "changes bear the source's time at the snapshot."
+        )
 
     def details(self) -> dict[str, str | None]:
         """What the ledger says of where an attempt came from."""

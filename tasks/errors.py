@@ -11,7 +11,8 @@
     │   ├── SourceError               the source refused for good (a 404, a missing table)
     │   ├── TargetError               the target refused for good
     │   ├── ContractError             a column or a transform is broken, not a row
-    │   └── ConservationError         the counts of a window do not add up: a bug, nothing was written
+    │   ├── ConservationError         the counts of a window do not add up: a bug, nothing was written
+    │   └── HistoryError              versions of a key overlap or leave a gap: nothing was written
     ├── GraphFailed                 some pipelines of a graph failed; the others were carried out
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
@@ -108,6 +109,10 @@ class ContractError(FatalError):
 
 class ConservationError(FatalError):
     """The outcomes of a window do not add up to what was extracted. The commit was rolled back."""
+
+
+class HistoryError(FatalError):
+    """The versions of a key would overlap, leave a gap, or be current twice. The commit was rolled back."""
 
 
 class GraphFailed(TidegateError):

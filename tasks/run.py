@@ -202,6 +202,14 @@ class Run:
                     f"{self.pipeline.name}: {what} needs the table {full_name!r} in "
                     f"{self.pipeline.load.connection!r}, and it is not there. Run the pipeline that loads it first."
                 )
+        for one in self.pipeline.references:
+            schema, _, table = one.table.rpartition(".")
+            known = {column["name"] for column in inspector.get_columns(table, schema or None)} if one.at else set()
+            if one.at and not {"valid_from", "valid_to", "is_current"} <= known:
+                raise ConfigError(
+                    f"{self.pipeline.name}: References({one.column!r}, {one.target!r}, at={one.at!r}) needs versions, "
+                    f"and {one.table!r} has none. Load it with Scd2, or leave `at` out."
+                )
 
     def _watermark(self) -> Watermark:
         parts = self.assembly

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.change_columns import Marker
+from tasks.change_columns import Clearing, Marker
 from tasks.channel import Channel, ChannelClosed
 from tasks.spool import Spool
 from tasks.state.statistics import Statistics
@@ -38,6 +38,7 @@ class Streamed:
         watermark: highest cursor read, UTC.
         cleared_at: `etl_row` of the last marker, or None; see `tasks.change_columns`.
         cleared_by: what it is.
+        clearings: every marker, in order, where the rows are dated.
         phases: seconds of extract, validate and stage.
         statistics: of the good rows.
     """
@@ -51,6 +52,7 @@ class Streamed:
     watermark: datetime | None = None
     cleared_at: int | None = None
     cleared_by: Marker | None = None
+    clearings: list[Clearing] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=lambda: {"extract": 0.0, "validate": 0.0, "stage": 0.0})
     statistics: Statistics = field(default_factory=Statistics)
 
@@ -111,6 +113,7 @@ def stream(
             done.extracted += batch.num_rows - verdict.markers
             if verdict.cleared_at is not None:
                 done.cleared_at, done.cleared_by = verdict.cleared_at, verdict.cleared_by
+            done.clearings += verdict.clearings
             done.added += verdict.added
             done.filtered += verdict.filtered
             judged.put(verdict)

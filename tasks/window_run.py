@@ -17,7 +17,7 @@ from tasks.announce import (
 from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
+from tasks.extract.feed import Chunk, Dated, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.commit import Arrivals, Commit
 from tasks.load.target import staged_table
@@ -34,6 +34,7 @@ from tasks.transform.audits import AuditCheck
 from tasks.transform.bounds import BoundsCheck
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import Judged
+from tasks.transform.dating import Dating
 from tasks.transform.whole_window import WholeWindow
 from tasks.transform.window_rules import StagedRows, WindowCheck
 from tasks.window import Window
@@ -58,7 +59,11 @@ class WindowRun:
         self.attempt = Attempt(self.pipeline.name, self.pipeline.load.table, run_id, planned.kind, window)
         contract = assembly.contract
         self.staged = staged_table(
-            self.attempt.staged_table, contract.columns, key=contract.key, changes=assembly.changes
+            self.attempt.staged_table,
+            contract.columns,
+            key=contract.key,
+            changes=assembly.changes,
+            dated=self.pipeline.load.dated,
         )
         self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
 
@@ -158,7 +163,9 @@ class WindowRun:
 
         extract = self.pipeline.extract
         judge, cursor_of = self.parts.contract.judge, None
-        if self.parts.changes:
+        if self.pipeline.load.dated:
+            judge = Dating(self.parts.contract, lambda: chunk.dated_at if isinstance(chunk, Dated) else None).judge
+        elif self.parts.changes:
             judge = partial(judge_changes, self.parts.contract)
         # What is read in parts tells the highest cursor itself, and may hold rows that have none.
         if not isinstance(extract, Feed | Resumable) and extract.cursor is not None:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from tasks.change_columns import COMMITTED_AT, OPERATION
 from tasks.connections import engine
-from tasks.errors import ConfigError, remember_secret
+from tasks.dialects import dialect_of
+from tasks.errors import ConfigError, SourceError, SourceUnavailable, remember_secret
 from tasks.extract.debezium_log.envelope import EnvelopeDecoder, Event
 from tasks.extract.debezium_log.mysql import MysqlLog
 from tasks.extract.debezium_log.postgresql import PostgresqlLog
@@ -82,6 +83,7 @@ class DebeziumExtract:
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     cursor = None
+    tells_times = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.key,) if isinstance(self.key, str) else tuple(self.key))
@@ -125,6 +127,7 @@ class DebeziumExtract:
             name for name, value in self.properties.items() if properties[name] == value})  # fmt: skip
         if taken:
             raise ConfigError(f"{self.where}: {', '.join(taken)} cannot be set, since tidegate does that itself.")
+        dated_at = self._clock(log) if position is None else None
         process = EngineProcess(
             self.where,
             properties,
@@ -136,7 +139,7 @@ class DebeziumExtract:
             self.patience,
         )
         with process as running:
-            yield _EngineChunk(self, home, log, running, position)
+            yield _EngineChunk(self, home, log, running, position, dated_at)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`: PostgreSQL's slot and publication; on MySQL and MariaDB the source has nothing of ours."""
@@ -147,6 +150,13 @@ class DebeziumExtract:
                 replication.drop_slot(connection, home.name)
                 if self.publication is None:
                     replication.drop_publication(connection, home.name)
+
+    def _clock(self, log: SourceLog) -> datetime:
+        """The source's time, UTC; of a binlog to the second, as its changes have theirs: none may seem older."""
+        source = engine(self.connection)
+        with dialect_of(source).translated(self.where, SourceUnavailable, SourceError), source.connect() as connection:
+            clock = dialect_of(source).clock(connection)
+        return clock.replace(microsecond=0) if isinstance(log, MysqlLog) else clock
 
     def _log(self, home: Home, position: str | None) -> SourceLog:
         source = engine(self.connection)
@@ -166,8 +176,15 @@ class _EngineChunk:
     """What comes until the end of the log as it was at the beginning, or `feed.chunk` changes."""
 
     def __init__(
-        self, feed: DebeziumExtract, home: Home, log: SourceLog, process: EngineProcess, position: str | None
+        self,
+        feed: DebeziumExtract,
+        home: Home,
+        log: SourceLog,
+        process: EngineProcess,
+        position: str | None,
+        dated_at: datetime | None,
     ) -> None:
+        self.dated_at = dated_at
         self.more = False
         self.covered_until: datetime | None = None
         self.position = position

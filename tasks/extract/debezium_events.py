@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from tasks.change_columns import OPERATION
 from tasks.errors import ConfigError, SourceError, one_of
-from tasks.extract.debezium_log.envelope import UNAVAILABLE, EnvelopeDecoder, Event, parsed
+from tasks.extract.debezium_log.envelope import UNAVAILABLE, EnvelopeDecoder, Event, parsed, read_at
 from tasks.extract.feed import Chunk, Home, Notice
 
 _BATCH_EVENTS = 10_000
@@ -56,6 +56,7 @@ class DebeziumEvents:
     max_shrink: float = 0.5
 
     cursor = None
+    tells_times = True
     connection = "debezium"
 
     def __post_init__(self) -> None:
@@ -105,6 +106,7 @@ class _EventChunk:
 
     source_clock: datetime | None = None
     covered_until: datetime | None = None
+    dated_at: datetime | None = None
 
     def __init__(self, feed: DebeziumEvents, place: dict[str, Any] | None) -> None:
         self.more = False
@@ -126,6 +128,8 @@ class _EventChunk:
                     self.more = True
                     break
                 table = f"{event.source.get('schema') or event.source.get('db') or ''}.{event.source.get('table')}"
+                if event.snapshot and self.dated_at is None:
+                    self.dated_at = read_at(event)
                 if event.snapshot and not in_snapshot:
                     yield from self._decoder.decode(waiting)
                     waiting = []

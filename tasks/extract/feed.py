@@ -112,6 +112,15 @@ class Difference(Protocol):
 
 
 @runtime_checkable
+class Dated(Protocol):
+    """A chunk that knows the time of what comes without one, the rows of a snapshot for instance."""
+
+    @property
+    def dated_at(self) -> datetime | None:
+        """Source time (UTC) at which they were so; no change that a later chunk brings happened before."""
+
+
+@runtime_checkable
 class Ordered(Protocol):
     """A chunk of rows that a cursor orders; it tells what the cursor leaves out, and what comes late by it."""
 
@@ -267,6 +276,10 @@ class Feed(Protocol):
     @property
     def max_shrink(self) -> float:
         """Largest share of what was known, 0 to 1, that a snapshot may delete before it is refused."""
+
+    @property
+    def tells_times(self) -> bool:
+        """Whether its changes have their source time, and its chunks one for rows that come without: see `Dated`."""
 
     def open(self, home: Home, position: str | None) -> AbstractContextManager[Chunk]:
         """The next chunk after the committed `position`; None starts anew, with a snapshot.

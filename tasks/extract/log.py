@@ -57,6 +57,7 @@ class LogExtract:
     max_shrink: float = 0.5
 
     cursor = None
+    tells_times = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.key,) if isinstance(self.key, str) else tuple(self.key))
@@ -139,6 +140,10 @@ class _Snapshot:
     @property
     def covered_until(self) -> datetime | None:
         return None
+
+    @property
+    def dated_at(self) -> datetime:
+        return self.source_clock
 
     @property
     def position(self) -> str:

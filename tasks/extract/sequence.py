@@ -55,6 +55,7 @@ class SequenceExtract:
     chunk: int = 1_000_000
 
     max_shrink = 0.0
+    tells_times = False
 
     def __post_init__(self) -> None:
         what = f"SequenceExtract({self.connection!r})"

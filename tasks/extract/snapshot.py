@@ -52,6 +52,7 @@ class SnapshotDiff:
     query: str | None = None
 
     cursor = None
+    tells_times = True
 
     def __post_init__(self) -> None:
         what = f"SnapshotDiff({self.connection!r})"
@@ -152,6 +153,11 @@ class Comparison:
         self._at = later(None if position is None else to_utc(position), at) or at
         self._source_errors = source_errors
         self._release = release
+
+    @property
+    def dated_at(self) -> datetime:
+        """See `Dated`: the position, as an instant."""
+        return self._at
 
     @property
     def position(self) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +18,10 @@ from tasks.dialects import dialect_of
 from tasks.dialects.reading import Reading
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.change_log import change_log
-from tasks.extract.change_log.log import CHANGE, ChangeLog
+from tasks.extract.change_log.log import CHANGE, CHANGED_AT, ChangeLog
+from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Chunk, Home, Notice
+from tasks.window import later, to_utc
 
 _TRIES = 3
 
@@ -49,6 +51,7 @@ class TriggerExtract:
     max_shrink: float = 0.5
 
     cursor = None
+    tells_times = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.key,) if isinstance(self.key, str) else tuple(self.key))
@@ -97,7 +100,9 @@ class TriggerExtract:
                     assert state.token is not None, "a sound log has one"
                     now = _Place.at(log, reading, state.token, after, home.attempt)
                     held = stack.enter_context(opening.pop_all())
-                    return _LogChunk(self, log, reading, held, now, after, covered_until, reshaped)
+                    begun = replace(now, time=later(None if place is None else place.time, covered_until))
+                    since = place.time if place is not None and after is not None else None
+                    return _LogChunk(self, log, reading, held, begun, after, covered_until, reshaped, since)
                 reshaped = place is not None
         raise SourceUnavailable(f"{self.where}: the table's columns or triggers kept changing. Run the pipeline again.")
 
@@ -150,6 +155,8 @@ class _Place:
         chunk: that read them; the log names it once it has deleted them.
         forgotten: the chunk that the log named then.
         rows: how many of its rows are seen, and will be deleted.
+        time: of the source, UTC, that none of the changes that follow is dated before; None where an older release left
+            off.
     """
 
     name: str
@@ -158,9 +165,11 @@ class _Place:
     chunk: str
     forgotten: str
     rows: int
+    time: datetime | None = None
 
     def __str__(self) -> str:
-        return json.dumps({"log": self.name, **{field: getattr(self, field) for field in _FIELDS}})
+        time = None if self.time is None else self.time.isoformat()
+        return json.dumps({"log": self.name, **{field: getattr(self, field) for field in _FIELDS}, "time": time})
 
     @classmethod
     def at(cls, log: ChangeLog, reading: Reading, token: str, after: str | None, chunk: str) -> "_Place":
@@ -174,7 +183,12 @@ class _Place:
         if position is None:
             return None
         known = json.loads(position)
-        return cls(known["log"], *(known[field] for field in _FIELDS)) if known["log"] == home.name else None
+        if known["log"] != home.name:
+            return None
+        time = known.get("time")
+        return replace(
+            cls(known["log"], *(known[field] for field in _FIELDS)), time=None if time is None else to_utc(time)
+        )
 
 
 _FIELDS = ("token", "seen", "chunk", "forgotten", "rows")
@@ -196,8 +210,13 @@ class _LogChunk:
     after: str | None
     covered_until: datetime | None
     reshaped: bool
+    since: datetime | None
 
     more = False
+
+    @property
+    def dated_at(self) -> datetime | None:
+        return self.place.time
 
     @property
     def source_clock(self) -> datetime | None:
@@ -221,7 +240,22 @@ class _LogChunk:
             mask = self.log.mask(after, np.asarray(batch.column(CHANGE), dtype=np.int64))
             unseen = batch if mask is None else batch.filter(pa.array(mask))
             if unseen.num_rows:
-                yield _as_changes(unseen, list(self.log.source.c.keys()))
+                times = self._times(unseen)
+                self.place = replace(self.place, time=later(self.place.time, times[-1].as_py()))
+                yield _as_changes(unseen, list(self.log.source.c.keys()), times)
+
+    def _times(self, batch: pa.Table) -> pa.Array:
+        """When each change was made, but not before the one that the log has before it.
+
+        Who waits for a row may have taken the time before the one he waits for; and what an earlier reading did not
+        show was not there then, whenever it was made.
+        """
+        made = cursor_values(batch, CHANGED_AT, self.feed.where)
+        since = pa.chunked_array([pa.array([self.since or made[0].as_py()], UTC_TIMESTAMP)])
+        counted = np.asarray(pa.chunked_array([*since.chunks, *made.chunks]).cast(pa.int64()))
+        times = pa.array(np.maximum.accumulate(counted)[1:]).cast(UTC_TIMESTAMP)
+        self.since = times[-1].as_py()
+        return times
 
     def remember(self, connection: Any) -> None:
         pass
@@ -251,7 +285,7 @@ class _LogChunk:
         return found
 
 
-def _as_changes(batch: pa.Table, columns: list[str]) -> pa.Table:
+def _as_changes(batch: pa.Table, columns: list[str], times: pa.Array) -> pa.Table:
     """Rows of a log in the form of `tasks.change_columns`."""
     batch = batch.combine_chunks()
     operations = batch.column(OPERATION)
@@ -266,7 +300,7 @@ def _as_changes(batch: pa.Table, columns: list[str]) -> pa.Table:
             OPERATION: pc.cast(operations, pa.string()),
             BEFORE: before,
             POSITION: numbers,
-            COMMITTED_AT: pa.nulls(batch.num_rows, UTC_TIMESTAMP),
+            COMMITTED_AT: times,
             **{name: _chosen(gone, b, a) for name, b, a in zip(columns, old, new, strict=True)},
         }
     )

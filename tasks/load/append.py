@@ -36,6 +36,7 @@ class Append:
     deletes = False
     soft_delete = None
     deletes_absent = False
+    dated = False
     max_shrink = 0.0
 
     def __post_init__(self) -> None:
@@ -46,6 +47,10 @@ class Append:
         if self.track is not None:
             self.track.check(columns, f"Append into {self.table!r}")
         return target_table(self.table, self.key, columns)
+
+    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+        """See `Load.companions`: none."""
+        return ()
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""

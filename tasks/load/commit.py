@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, Table, func, select, update
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from tasks.change_columns import Marker
+from tasks.change_columns import Clearing, Marker
 from tasks.counts import Counts
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
@@ -54,6 +54,7 @@ class Arrivals:
         scope: ranges of the partition column of which what came is all there is; see `Incoming`.
         statistics: of the good rows.
         complete: everything that the source has came in; what did not is gone.
+        clearings: every marker, in order, where the rows are dated; see `Load.dated`.
     """
 
     extracted: int
@@ -79,6 +80,7 @@ class Arrivals:
     scope: tuple[Window, ...] | None = None
     statistics: Statistics = field(default_factory=Statistics)
     complete: bool = False
+    clearings: Sequence[Clearing] = ()
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class Commit:
             passed=arrivals.passed,
             scope=arrivals.scope,
             complete=arrivals.complete,
+            clearings=arrivals.clearings,
         )
         writer = self.load.writer(incoming)
         deduplicated = writer.deduplicate(connection)

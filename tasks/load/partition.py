@@ -61,6 +61,7 @@ class ReplacePartition:
     deletes = True
     soft_delete = None
     deletes_absent = True
+    dated = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("ReplacePartition", self.table, self.key))
@@ -88,6 +89,10 @@ class ReplacePartition:
                 "and such rows are rejected."
             )
         return target_table(self.table, self.key, columns)
+
+    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+        """See `Load.companions`: none."""
+        return ()
 
     def writer(self, incoming: Incoming) -> "PartitionMerge":
         """See `Load.writer`."""

@@ -38,6 +38,7 @@ class Replace:
     deletes = True
     soft_delete = None
     deletes_absent = True
+    dated = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("Replace", self.table, self.key))
@@ -48,6 +49,10 @@ class Replace:
         if self.track is not None:
             self.track.check(columns, f"Replace into {self.table!r}")
         return target_table(self.table, self.key, columns)
+
+    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+        """See `Load.companions`: none."""
+        return ()
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""

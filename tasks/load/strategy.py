@@ -49,8 +49,15 @@ class Load(Protocol):
     def max_shrink(self) -> float:
         """Largest share of the target, 0 to 1, that one run may delete."""
 
+    @property
+    def dated(self) -> bool:
+        """Whether every staged row has to have its source time, in `etl_changed_at`, and to say whether it is gone."""
+
     def target(self, columns: pa.Schema) -> Table:
         """The target table for a contract's columns; a field that is not nullable is NOT NULL."""
+
+    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+        """Tables that the strategy keeps beside the target, created with it; most need none."""
 
     def writer(self, incoming: Incoming) -> Writer:
         """What writes an attempt's rows."""

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Column, MetaData, Table
 
-from tasks.column_types import COMMENT, MAX_LENGTH, TABLE_OPTIONS, key_type, sql_type
-from tasks.state.dead_letters import DELETED, ROW, join_index
+from tasks.column_types import COMMENT, MAX_LENGTH, TABLE_OPTIONS, UtcDateTime, key_type, sql_type
+from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, join_index
 
 
 def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
@@ -39,7 +39,9 @@ def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
     )
 
 
-def staged_table(name: str, columns: pa.Schema, *, key: Sequence[str] = (), changes: bool = False) -> Table:
+def staged_table(
+    name: str, columns: pa.Schema, *, key: Sequence[str] = (), changes: bool = False, dated: bool = False
+) -> Table:
     """The staging table of an attempt: `etl_row`, then the contract's columns, all nullable.
 
     Args:
@@ -47,6 +49,7 @@ def staged_table(name: str, columns: pa.Schema, *, key: Sequence[str] = (), chan
         columns: the contract's columns.
         key: names of key columns, which have an index where a join needs one.
         changes: rows may be deletes; `etl_deleted` tells which.
+        dated: `etl_changed_at` tells when each change happened.
     """
     return Table(
         name,
@@ -57,6 +60,7 @@ def staged_table(name: str, columns: pa.Schema, *, key: Sequence[str] = (), chan
             for field in columns
         ),
         *([Column(DELETED, Boolean, nullable=False)] if changes else []),
+        *([Column(CHANGED_AT, UtcDateTime, nullable=False)] if dated else []),
         *join_index(name, key),
         **TABLE_OPTIONS,
     )

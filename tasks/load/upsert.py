@@ -44,6 +44,7 @@ class Upsert:
     updates = True
     deletes = True
     deletes_absent = False
+    dated = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("Upsert", self.table, self.key))
@@ -66,6 +67,10 @@ class Upsert:
             )
         marked = pa.field(self.soft_delete, UTC_TIMESTAMP, nullable=True)
         return target_table(self.table, self.key, columns.append(marked))
+
+    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+        """See `Load.companions`: none."""
+        return ()
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from sqlalchemy import Connection, Table
 
+from tasks.change_columns import Clearing
 from tasks.window import Window
 
 
@@ -26,6 +27,7 @@ class Incoming:
         scope: half-open ranges of the partition column, UTC, of which the staged rows are all there is; None: nobody
             has said so of any.
         complete: the rows are everything that the source has, so what did not come in is gone from it.
+        clearings: every marker, in order, where the rows are dated; see `Load.dated`.
     """
 
     target: Table
@@ -38,6 +40,7 @@ class Incoming:
     passed: datetime | int | str | None = None
     scope: tuple[Window, ...] | None = None
     complete: bool = False
+    clearings: Sequence[Clearing] = ()
 
 
 @dataclass(frozen=True, slots=True)

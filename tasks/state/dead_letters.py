@@ -37,6 +37,9 @@ ROW = "etl_row"
 DELETED = "etl_deleted"
 """Whether a staged row is one that is gone from the source; only its key is filled then."""
 
+CHANGED_AT = "etl_changed_at"
+"""When a staged change happened, in source time (UTC); only where the load keeps histories."""
+
 _NAMELESS = "record:"
 """Before the hash of a letter's record, where the row has no key."""
 

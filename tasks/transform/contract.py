@@ -15,7 +15,7 @@ import pandera.pandas as pandera
 import pyarrow as pa
 from pandera.errors import SchemaError, SchemaErrors
 
-from tasks.change_columns import Marker
+from tasks.change_columns import Clearing, Marker
 from tasks.column_types import UTC_TIMESTAMP, storable
 from tasks.errors import ContractError
 from tasks.state.dead_letters import ROW
@@ -50,6 +50,7 @@ class Judged:
         cleared_at: `etl_row` of the last marker: rows before it are gone.
         cleared_by: what it is.
         unreadable: dead letters of what the source did not hand out; see `tasks.change_columns`.
+        clearings: every marker with its time, where the rows are dated; see `Dating`.
     """
 
     valid: pa.Table
@@ -60,6 +61,7 @@ class Judged:
     cleared_at: int | None = None
     cleared_by: Marker | None = None
     unreadable: int = 0
+    clearings: tuple[Clearing, ...] = ()
 
 
 class Contract:

@@ -17,6 +17,7 @@ from tasks.extract.table import TableExtract
 from tasks.load.append import Append
 from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
+from tasks.load.scd2 import Scd2
 from tasks.load.upsert import Upsert
 from tasks.partitioned import Partitioned
 from tasks.pipeline import Pipeline, References, Sla
@@ -284,4 +285,42 @@ PARTITION = Scenario(
     ["added", "inserted", "updated", "deleted", "unchanged", "deduplicated", "rejected"],
 )
 
-SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY, PARTITION)}
+HISTORY = Scenario(
+    Pipeline(
+        name="versioned",
+        extract=_BY_CURSOR,
+        schema=ChangeSchema,
+        load=Scd2("target", "fct_changes", key=["id"], untracked=["region"]),
+        references=_REFERENCES,
+        sla=_EVERYTHING,
+    ),
+    [
+        [*(change(number) for number in range(1, 9)), change(5, 5, amount=50), change(6, 5), *_BAD],
+        [*(change(number) for number in range(1, 9)), change(5, 5, amount=50), *_BAD[:2], *_BAD[3:], change(22, 2)],
+        [
+            *(change(number) for number in range(1, 5)),
+            change(2, 10, amount=2),
+            change(2, 11, amount=3),
+            change(3, 0, amount=3),  # takes the place of what is known of that instant
+            change(4, 10, amount=4),
+            change(4, 10, amount=5),  # and so does the later of two that come
+            change(5, 1, amount=5),  # late, and splits a version
+            change(5, 3, amount=50),  # late, and is merged with the version that follows
+            change(6, 3, amount=6),  # late, between two that were equal
+            change(7, 10, region="south"),  # opens no version
+            change(9, 10),
+            change(10, 10, region="atlantis"),
+            change(12, 10),
+            change(12, 11, amount=12),
+            change(20, amount=-1),
+            change(21, 10),
+            change(22, 10, amount=-1),
+            change(24, 10),
+            *_FRESH_LETTERS,
+            change(None, 10),
+        ],
+    ],
+    ["inserted", "updated", "unchanged", "deduplicated", "rejected"],
+)
+
+SCENARIOS = {scenario.pipeline.name: scenario for scenario in (UPSERT, REPLACE, APPEND, BURY, PARTITION, HISTORY)}

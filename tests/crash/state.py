@@ -23,7 +23,7 @@ class State:
     """A target's contents, without the clock times and ids that differ from run to run.
 
     Attributes:
-        rows: the target table, and what is remembered beside it: its tombstones.
+        rows: the target table, and what is remembered beside it: its tombstones, or the events of a history.
         letters: the dead letters.
         watermarks: of every pipeline: watermark, `covered_until` and version.
         parts: the versions of the target's partitions.
@@ -64,7 +64,8 @@ def read_state(url: str, table: str = "fct_changes") -> State:
 
 def _read(connection: Connection, table: str) -> State:
     quote = connection.dialect.identifier_preparer.quote
-    beside = {table, f"etl_tombstones_{table}"} & set(inspect(connection).get_table_names())
+    present = set(inspect(connection).get_table_names())
+    beside = {table, f"etl_tombstones_{table}", f"{table}_events"} & present
     rows = [(name, *row) for name in beside for row in connection.execute(text(f"SELECT * FROM {quote(name)}"))]
     letter_columns = [dead_letters.c[name] for name in _LETTER]
     letters = connection.execute(select(*letter_columns, dead_letters.c.closed_at, dead_letters.c.closed_run_id))

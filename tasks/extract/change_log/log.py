@@ -214,10 +214,10 @@ class ChangeLog:
         return int(only(reading.rows(counted)))
 
     def changes(self, seen: str) -> Select[Any]:
-        """The changes not yet `seen`, in order: number, operation, the row after, the row before."""
+        """The changes not yet `seen`, in order: number, operation, time, the row after, the row before."""
         columns = self.dialect.read_columns(self.log)
         chosen = [column for column in (self.log.c if columns == [self.log] else columns)
-                  if column.name not in (CHANGED_AT, NOTE)]  # fmt: skip
+                  if column.name != NOTE]  # fmt: skip
         wanted = self.log.c[OPERATION].in_(CHANGES)
         return select(*chosen).where(wanted, self.unseen(seen)).order_by(self.log.c[CHANGE])
 

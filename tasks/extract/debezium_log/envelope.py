@@ -311,6 +311,12 @@ def _committed_at(source: Mapping[str, Any]) -> datetime | None:
     return _EPOCH + timedelta(microseconds=count) if count else None
 
 
+def read_at(event: Event) -> datetime | None:
+    """The source's time of a row of a snapshot; of MySQL and MariaDB to the second, as their changes have theirs."""
+    at = _committed_at(event.source)
+    return at.replace(microsecond=0) if at and event.source.get("connector") in ("mysql", "mariadb") else at
+
+
 def _microseconds(source: Mapping[str, Any]) -> int:
     return int(source["ts_us"]) if source.get("ts_us") is not None else 1_000 * int(source.get("ts_ms") or 0)
 

@@ -1,0 +1,275 @@
+"""`History`: staged changes into the versions of their keys; the writer of `Scd2`.
+
+The events of every key that came in are gathered in staging: what came, what the versions in the target tell, and what
+is kept beside them because no version shows it. From these events alone the versions are computed anew, and what
+differs is written.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    MetaData,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    false,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+
+from tasks.column_types import UtcDateTime
+from tasks.errors import ConfigError, ConservationError, HistoryError
+from tasks.load.staged_events import StagedEvents
+from tasks.load.timeline import IS_CURRENT, VALID_FROM, VALID_TO, Timeline
+from tasks.load.writer import Classes, Incoming
+from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
+
+__all__ = ["IS_CURRENT", "VALID_FROM", "VALID_TO", "History", "Tracking", "events_name"]
+
+
+_LONGEST = 53
+"""Bytes of a name, so that PostgreSQL takes it with what is added to it."""
+
+
+class Tracking(Protocol):
+    """What a history is told by its declaration."""
+
+    @property
+    def key(self) -> Sequence[str]:
+        """Columns that identify a row, whatever its version."""
+
+    @property
+    def untracked(self) -> Sequence[str]:
+        """Columns whose change opens no version."""
+
+
+def events_name(table: str) -> str:
+    """What the table is called that keeps the events beside the versions in `table`."""
+    schema, dot, name = table.rpartition(".")
+    if len(name.encode()) > _LONGEST:
+        name = f"{name[: _LONGEST - 17]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{schema}{dot}{name}_events"
+
+
+class History:
+    """A `Writer` of versions.
+
+    Args:
+        load: the strategy.
+        incoming: what has been staged, with its times.
+    """
+
+    def __init__(self, load: Tracking, incoming: Incoming) -> None:
+        self._target = target = incoming.target
+        self._staged = staged = incoming.staged
+        self._passed = incoming.passed
+        self._clearings = tuple(incoming.clearings)
+        self._key = list(load.key)
+        own = {ROW, DELETED, CHANGED_AT}
+        self._columns = [column.name for column in staged.columns if column.name not in {*own, *self._key}]
+        self._tracked = [name for name in self._columns if name not in {*load.untracked, incoming.cursor}]
+        self._ordered = incoming.cursor is None
+        self._kept = Table(
+            events_name(target.name),
+            MetaData(),
+            *(Column(column.name, column.type) for column in staged.columns if column.name != ROW),
+            schema=target.schema,
+        )
+        self._events = StagedEvents(
+            self._key, self._columns, staged, incoming.rejected, target, self._kept, self._clearings
+        )
+        self._gone = 0
+
+    # -- what came ----------------------------------------------------------------------------------------------------
+
+    def deduplicate(self, connection: Connection) -> int:
+        """Leave one change of each key and instant in staging, the last; stage a delete of what a marker cleared."""
+        self._expect_history(connection)
+        repeated = self._events.deduplicate(connection)
+        for clearing in self._clearings:
+            gone, outdone = self._events.clear(connection, clearing)
+            self._gone, repeated = self._gone + gone, repeated + outdone
+        return repeated
+
+    def absent(self, connection: Connection) -> tuple[int, int]:
+        """How many keys the markers cleared, and how many have a current version."""
+        if not self._clearings:
+            return 0, 0
+        current = select(func.count()).select_from(self._target).where(self._target.c[IS_CURRENT].is_(true()))
+        return self._gone, connection.execute(current).scalar_one()
+
+    def _expect_history(self, connection: Connection) -> None:
+        foreign = select(literal(1)).select_from(self._target).where(self._target.c[VALID_FROM].is_(None)).limit(1)
+        if connection.execute(foreign).first() is not None:
+            raise ConfigError(
+                f"{self._target.fullname} holds rows without {VALID_FROM!r}: another strategy has loaded it, and its "
+                "key allows one version of a row. Load the history into a new table, or drop this one."
+            )
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    def classify(self, connection: Connection) -> Classes:
+        """Gather what is known of the keys that came, and count what came by what it is to that."""
+        events, every = self._events, self._staged
+        events.gather(connection)
+        # Without a cursor changes come in the order of their times; with one, a row that is as it was may still turn
+        # out to be the return from what comes late.
+        settled = events.settle(connection) if self._ordered else 0
+        one = case((every.c[DELETED], 1), else_=0)
+        first = func.row_number().over(partition_by=self._keys(every), order_by=[one, every.c[CHANGED_AT]])
+        came = (
+            select(
+                every, first.label("first"), func.min(one).over(partition_by=self._keys(every)).label("only_deletes")
+            )
+            .where(events.came())
+            .subquery("came")
+        )
+        same = every.alias("same")
+        there = select(*self._keys(every)).where(every.c[ROW] < 0, not_(every.c[DELETED])).distinct().subquery("there")
+        known = there.c[self._key[0]].is_not(None)
+        kind = case(
+            (and_(same.c[ROW].is_not(None), not_(self._differs(came, same, [DELETED, *self._columns]))), "unchanged"),
+            (and_(came.c[DELETED], not_(known), came.c.only_deletes == 1), "unchanged"),
+            (came.c[DELETED], "deleted"),
+            (known, "changed"),
+            (came.c.first == 1, "new"),
+            else_="changed",
+        )
+        late = (
+            case((came.c[CHANGED_AT] < literal(self._passed, UtcDateTime), 1), else_=0)
+            if isinstance(self._passed, datetime)
+            else literal(0)
+        )
+        again = and_(self._same(came, same), came.c[CHANGED_AT] == same.c[CHANGED_AT], same.c[ROW] < 0)
+        joined = came.outerjoin(same, again).outerjoin(there, self._same(came, there))
+        judged = select(kind.label("kind"), late.label("late")).select_from(joined).subquery("classified")
+        counted = select(judged.c.kind, func.count(), func.sum(judged.c.late)).group_by(judged.c.kind)
+        rows = connection.execute(counted).all()
+        found: dict[str, int] = {kind: count for kind, count, _ in rows}
+        events.forget_outdone(connection)
+        return Classes(
+            **{name: found.get(name, 0) for name in ("new", "changed", "deleted")},
+            unchanged=found.get("unchanged", 0) + settled,
+            stale=0,
+            repeated=0,
+            late=sum(int(late) for kind, _, late in rows if kind != "unchanged"),
+        )
+
+    # -- what comes of it ---------------------------------------------------------------------------------------------
+
+    def write(self, connection: Connection, classes: Classes, gone: int) -> int:
+        """See `Writer.write`; the rows counted are versions.
+
+        Raises:
+            HistoryError: what is in the target then is no history.
+        """
+        timeline = Timeline(self._events.all(), self._key, self._columns, self._tracked)
+        written = self._reconcile(connection, self._target, VALID_FROM, timeline.versions(), timeline.no_versions())
+        self._reconcile(connection, self._kept, CHANGED_AT, timeline.hidden(), timeline.shown())
+        self._check(connection)
+        self._events.forget_known(connection)
+        return written
+
+    def _reconcile(
+        self, connection: Connection, table: Table, place: str, wanted: Select[Any], unwanted: Select[Any]
+    ) -> int:
+        """Make `table` hold the `wanted` rows and none of the `unwanted`; how many rows that took.
+
+        Args:
+            connection: in the commit's transaction.
+            table: the target, or the events beside it.
+            place: its column that with the key is unique.
+            wanted: rows, in its columns.
+            unwanted: key and place of rows that are not to be there.
+        """
+        right, wrong = wanted.subquery("wanted"), unwanted.subquery("unwanted")
+        values = [column.name for column in right.c if column.name not in {*self._key, place}]
+        there = and_(self._same(table, right), table.c[place] == right.c[place])
+        differs = self._differs(table, right, values)
+        absent = table.c[self._key[0]].is_(None)
+        kinds = select(
+            func.coalesce(func.sum(case((absent, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((and_(not_(absent), differs), 1), else_=0)), 0),
+        ).select_from(right.outerjoin(table, there))
+        new, changed = (int(count) for count in connection.execute(kinds).one())
+        over = wrong.join(table, and_(self._same(table, wrong), table.c[place] == wrong.c[CHANGED_AT]))
+        stray = connection.execute(select(func.count()).select_from(over)).scalar_one()
+        if stray:
+            found = tuple_(*self._keys(table), table.c[place]).in_(select(*wrong.c))
+            self._expect(table, "deleted", connection.execute(delete(table).where(found)).rowcount, stray)
+        if changed:
+            statement = update(table).values({name: right.c[name] for name in values}).where(there, differs)
+            self._expect(table, "updated", connection.execute(statement).rowcount, changed)
+        if new:
+            names = [column.name for column in right.c]
+            rows = select(*right.c).select_from(right.outerjoin(table, there)).where(absent)
+            ordered = rows.order_by(*self._keys(right), right.c[place])
+            self._expect(table, "inserted", self._insert(connection, table, names, ordered), new)
+        return new + changed + stray
+
+    def _check(self, connection: Connection) -> None:
+        """No overlap, no gap but for deletes, at most one current version: of every key that came in."""
+        versions, kept, touched = self._target, self._kept, self._events.touched()
+        lead = func.lead(versions.c[VALID_FROM], type_=UtcDateTime)
+        found = (
+            select(
+                *self._keys(versions),
+                *(versions.c[name] for name in (VALID_FROM, VALID_TO, IS_CURRENT)),
+                lead.over(partition_by=self._keys(versions), order_by=versions.c[VALID_FROM]).label("next"),
+            )
+            .select_from(versions.join(touched, self._same(versions, touched)))
+            .subquery("versions")
+        )
+        begins, ends, following = found.c[VALID_FROM], found.c[VALID_TO], found.c.next
+        closed = and_(self._same(found, kept), kept.c[CHANGED_AT] == ends, kept.c[DELETED].is_(true()))
+        broken = or_(
+            ends <= begins,
+            and_(following.is_not(None), or_(ends.is_(None), ends > following)),
+            and_(ends.is_not(None), ends.is_distinct_from(following), kept.c[CHANGED_AT].is_(None)),
+            case((ends.is_(None), 1), else_=0) != case((found.c[IS_CURRENT], 1), else_=0),
+        )
+        wrong = select(*self._keys(found), begins).select_from(found.outerjoin(kept, closed)).where(broken).limit(1)
+        if row := connection.execute(wrong).first():
+            raise HistoryError(
+                f"{versions.fullname}: the version of ({', '.join(self._key)}) = {tuple(row)[:-1]!r} from "
+                f"{row[-1].isoformat()} on overlaps the next, leaves a gap before it, or says falsely whether it is "
+                "current. Everything was rolled back. Does anything else write to it, a trigger for instance?"
+            )
+
+    # -- in short -----------------------------------------------------------------------------------------------------
+
+    def _keys(self, relation: FromClause) -> list[ColumnElement[Any]]:
+        return [relation.c[name] for name in self._key]
+
+    def _same(self, one: FromClause, other: FromClause) -> ColumnElement[bool]:
+        return and_(*(one.c[name] == other.c[name] for name in self._key))
+
+    def _differs(self, one: FromClause, other: FromClause, names: Sequence[str]) -> ColumnElement[bool]:
+        return or_(false(), *(one.c[name].is_distinct_from(other.c[name]) for name in names))
+
+    def _insert(self, connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> int:
+        statement = insert(table).from_select(list(names), rows).execution_options(preserve_rowcount=True)
+        return connection.execute(statement).rowcount
+
+    def _expect(self, table: Table, done: str, rows: int, expected: int) -> None:
+        if rows != expected:
+            raise ConservationError(
+                f"{table.fullname}: {rows:,} rows were {done} where {expected:,} were computed so; everything was "
+                f"rolled back. Is ({', '.join(self._key)}) with its instant unique there, and does nothing else write?"
+            )

@@ -1,12 +1,12 @@
-"""Airports: the whole list, made equal in `dim_airports` on every run."""
+"""Airports: the directory compared with its last snapshot; `dim_airports` keeps every version of an airport."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pandera.pandas as pa
 from prefect import flow
 
-from tasks.extract.table import TableExtract
-from tasks.load.replace import Replace
+from tasks.extract.snapshot import SnapshotDiff
+from tasks.load.scd2 import Scd2
 from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 
@@ -26,19 +26,14 @@ class AirportSchema(pa.DataFrameModel):
 
 PIPELINE = Pipeline(
     name="airports",
-    extract=TableExtract("operations", "airports"),
+    extract=SnapshotDiff("operations", "airports", key=["faa"], clock="replay_now()"),
     schema=AirportSchema,
-    load=Replace("warehouse", "dim_airports", key=["faa"]),
+    load=Scd2("warehouse", "dim_airports", key=["faa"]),
     sla=Sla(max_runtime=timedelta(minutes=10), max_freshness=timedelta(hours=26)),
 )
 
 
 @flow(name="airports")
-def airports(
-    start: datetime | None = None,
-    end: datetime | None = None,
-    full_refresh: bool = False,
-    overrides: Overrides | None = None,
-) -> RunReport:
-    """Make `dim_airports` what the source is now; a source without a cursor refuses `start` and `end`."""
-    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)
+def airports(full_refresh: bool = False, overrides: Overrides | None = None) -> RunReport:
+    """Keep the versions that the directory has had since the last run, or compare it with nothing, as at first."""
+    return run_pipeline(PIPELINE, full_refresh=full_refresh, overrides=overrides)

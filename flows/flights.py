@@ -59,8 +59,8 @@ PIPELINE = Pipeline(
     transform=transform,
     schema=FlightSchema,
     references=[
-        References("dest", "dim_airports.faa"),
-        References("tailnum", "dim_planes.tailnum", on_missing="warn"),
+        References("dest", "dim_airports.faa", current=True),
+        References("tailnum", "dim_planes.tailnum", current=True, on_missing="warn"),
     ],
     load=Upsert(
         "warehouse",

@@ -1,12 +1,12 @@
-"""Planes: the whole register, upserted into `dim_planes`; a plane that leaves the source stays until a full refresh."""
+"""Planes: the register compared with its last snapshot; `dim_planes` keeps every version of a plane."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pandera.pandas as pa
 from prefect import flow
 
-from tasks.extract.table import TableExtract
-from tasks.load.upsert import Upsert
+from tasks.extract.snapshot import SnapshotDiff
+from tasks.load.scd2 import Scd2
 from tasks.pipeline import Overrides, Pipeline, Sla, run_pipeline
 from tasks.report import RunReport
 
@@ -28,19 +28,14 @@ class PlaneSchema(pa.DataFrameModel):
 
 PIPELINE = Pipeline(
     name="planes",
-    extract=TableExtract("operations", "planes"),
+    extract=SnapshotDiff("operations", "planes", key=["tailnum"], clock="replay_now()"),
     schema=PlaneSchema,
-    load=Upsert("warehouse", "dim_planes", key=["tailnum"]),
+    load=Scd2("warehouse", "dim_planes", key=["tailnum"]),
     sla=Sla(max_runtime=timedelta(minutes=10), max_freshness=timedelta(hours=26)),
 )
 
 
 @flow(name="planes")
-def planes(
-    start: datetime | None = None,
-    end: datetime | None = None,
-    full_refresh: bool = False,
-    overrides: Overrides | None = None,
-) -> RunReport:
-    """Upsert every plane in the register, and in a full refresh delete the others; `start` and `end` are refused."""
-    return run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides)
+def planes(full_refresh: bool = False, overrides: Overrides | None = None) -> RunReport:
+    """Keep the versions that the register has had since the last run, or compare it with nothing, as at first."""
+    return run_pipeline(PIPELINE, full_refresh=full_refresh, overrides=overrides)

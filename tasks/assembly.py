@@ -103,7 +103,7 @@ class Assembly:
         if load.dated:
             self._expect_times()
         for reference in pipeline.references:
-            reference.expect_time(pipeline.name, self.contract.columns, self.contract.time_cursor)
+            reference.expect_time(pipeline.name, self.contract.columns)
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
         buries = self.changes and cursor is not None and load.updates and load.deletes and not load.dated

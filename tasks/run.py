@@ -25,6 +25,7 @@ from tasks.state.attempts import Attempt, Kind, Status, new_token, other_writers
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, read_watermark
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 from tasks.window import Window
 from tasks.window_run import WindowRun
 
@@ -204,11 +205,13 @@ class Run:
                 )
         for one in self.pipeline.references:
             schema, _, table = one.table.rpartition(".")
-            known = {column["name"] for column in inspector.get_columns(table, schema or None)} if one.at else set()
-            if one.at and not {"valid_from", "valid_to", "is_current"} <= known:
+            if not one.of_versions:
+                continue
+            known = {column["name"] for column in inspector.get_columns(table, schema or None)}
+            if not {VALID_FROM, VALID_TO, IS_CURRENT} <= known:
                 raise ConfigError(
-                    f"{self.pipeline.name}: References({one.column!r}, {one.target!r}, at={one.at!r}) needs versions, "
-                    f"and {one.table!r} has none. Load it with Scd2, or leave `at` out."
+                    f"{self.pipeline.name}: {one.rule!r} is about versions, and {one.table!r} has none. Load it with "
+                    "Scd2, or leave `current` and `as_of` out."
                 )
 
     def _watermark(self) -> Watermark:

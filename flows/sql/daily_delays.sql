@@ -2,7 +2,7 @@
 -- A day is New York's, where all three origins lie; the pipeline asks for whole ones.
 
 WITH airports AS (
-    SELECT faa, name, tz FROM dim_airports
+    SELECT faa, name, tz FROM dim_airports WHERE is_current
 ),
 
 observed AS (

@@ -36,12 +36,10 @@ from sqlalchemy import (
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError, ConservationError, HistoryError
 from tasks.load.staged_events import StagedEvents
-from tasks.load.timeline import IS_CURRENT, VALID_FROM, VALID_TO, Timeline
+from tasks.load.timeline import Timeline
 from tasks.load.writer import Classes, Incoming
 from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
-
-__all__ = ["IS_CURRENT", "VALID_FROM", "VALID_TO", "History", "Tracking", "events_name"]
-
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 _LONGEST = 53
 """Bytes of a name, so that PostgreSQL takes it with what is added to it."""

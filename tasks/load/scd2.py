@@ -8,11 +8,12 @@ from sqlalchemy import Table
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ConfigError
-from tasks.load.history import IS_CURRENT, VALID_FROM, VALID_TO, History, events_name
+from tasks.load.history import History, events_name
 from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.state.dead_letters import CHANGED_AT, DELETED
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 
 @dataclass(frozen=True)

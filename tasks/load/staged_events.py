@@ -31,8 +31,8 @@ from sqlalchemy import (
 
 from tasks.change_columns import Clearing
 from tasks.column_types import UtcDateTime
-from tasks.load.timeline import IS_CURRENT, VALID_FROM
 from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, key_columns
+from tasks.version_columns import IS_CURRENT, VALID_FROM
 
 SETTLED = 1 << 62
 """No row of a window has a number as high; see `tasks.transform.contract.SIBLINGS`."""

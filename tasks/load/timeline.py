@@ -7,10 +7,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, and_, case, false, fun
 
 from tasks.column_types import UtcDateTime
 from tasks.state.dead_letters import CHANGED_AT, DELETED
-
-VALID_FROM = "valid_from"
-VALID_TO = "valid_to"
-IS_CURRENT = "is_current"
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 
 class Timeline:

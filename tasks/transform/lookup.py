@@ -7,9 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 import pyarrow as pa
 
 from tasks.errors import ConfigError
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 from tasks.window import Window
 
-VALID_FROM, VALID_TO, IS_CURRENT = "valid_from", "valid_to", "is_current"
 """What a table that keeps a history calls the half-open time of a version, `valid_to` being NULL of the current one."""
 
 

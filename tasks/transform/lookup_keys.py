@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
-from tasks.transform.lookup import VALID_FROM, VALID_TO, Lookup
+from tasks.transform.lookup import Lookup
+from tasks.version_columns import VALID_FROM, VALID_TO
 
 Key = tuple[Any, ...]
 

@@ -14,8 +14,9 @@ from tasks.column_types import UtcDateTime
 from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, ContractError, TargetError, TargetUnavailable
-from tasks.transform.lookup import IS_CURRENT, VALID_FROM, VALID_TO, Lookup
+from tasks.transform.lookup import Lookup
 from tasks.transform.lookup_keys import Key, Versions, family_of_type
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 from tasks.window import Window
 
 _VALUES = 1_000

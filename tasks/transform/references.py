@@ -9,6 +9,7 @@ from sqlalchemy import Boolean, ColumnElement, and_, column, exists, or_, table,
 from tasks.column_types import UTC_TIMESTAMP, UtcDateTime
 from tasks.errors import ConfigError
 from tasks.transform.window_rules import StagedRows
+from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,18 @@ class References:
         column: a column of the contract.
         target: `table.column` or `schema.table.column` in the same database.
         on_missing: `reject` makes the row a dead letter; `warn` loads it and counts it in the ledger.
-        at: which versions count where the target is a history (`Scd2`): `current`, those that are valid now; `as_of`,
-            those that were valid at the row's own time; None, all there ever were.
-        by: column of the contract that tells the row's own time (UTC); where None is given, the cursor.
+        current: of a table that keeps a history (`Scd2`), only the current versions count; else all there ever were.
+        as_of: column of the contract with a time; of such a table, only the versions valid then count.
+
+    Raises:
+        ConfigError: `target` names no column; another `on_missing`; both `current` and `as_of`.
     """
 
     column: str
     target: str
     on_missing: Literal["reject", "warn"] = "reject"
-    at: Literal["current", "as_of"] | None = None
-    by: str | None = None
+    current: bool = False
+    as_of: str | None = None
 
     def __post_init__(self) -> None:
         if self.target.count(".") not in (1, 2) or not all(self.target.split(".")):
@@ -39,12 +42,10 @@ class References:
             raise ConfigError(
                 f"References({self.column!r}): on_missing is 'reject' or 'warn', got {self.on_missing!r}."
             )
-
-        if self.at not in (None, "current", "as_of"):
-            raise ConfigError(f"References({self.column!r}): at is 'current', 'as_of' or None, got {self.at!r}.")
-        if self.by is not None and self.at != "as_of":
+        if self.current and self.as_of is not None:
             raise ConfigError(
-                f"References({self.column!r}): by={self.by!r} tells the time of a row, which only at='as_of' asks for."
+                f"References({self.column!r}) is to the current version, or to the one as of {self.as_of!r}: give one "
+                "of the two."
             )
 
     @property
@@ -60,29 +61,26 @@ class References:
     @property
     def rule(self) -> str:
         """How a dead letter names this rule."""
-        how = "" if self.at is None else f" ({self.at.replace('_', ' ')})"
-        return f"references {self.target}{how}"
+        version = " (current)" if self.current else f" (as of {self.as_of})" if self.as_of else ""
+        return f"references {self.target}{version}"
 
-    def expect_time(self, pipeline: str, columns: pa.Schema, cursor: str | None) -> None:
-        """Make sure that rows have the time this asks for.
+    @property
+    def of_versions(self) -> bool:
+        """Whether the table has to keep a history."""
+        return self.current or self.as_of is not None
 
-        Args:
-            pipeline: its name, for the message.
-            columns: of the contract.
-            cursor: the extract's, or None.
+    def expect_time(self, pipeline: str, columns: pa.Schema) -> None:
+        """Make sure that the contract, whose `columns` these are, has the time that is asked for.
 
         Raises:
             ConfigError: there is no such column, or it is no instant.
         """
-        if self.at != "as_of":
+        if self.as_of is None or (self.as_of in columns.names and columns.field(self.as_of).type == UTC_TIMESTAMP):
             return
-        name = self.by or cursor
-        if name is None or name not in columns.names or columns.field(name).type != UTC_TIMESTAMP:
-            raise ConfigError(
-                f"{pipeline}: References({self.column!r}, {self.target!r}, at='as_of') needs the time of each row, and "
-                f"{'there is no cursor' if name is None else f'{name!r} is no instant of the contract'}. Name a column "
-                "of type UtcTimestamp in `by`."
-            )
+        raise ConfigError(
+            f"{pipeline}: References({self.column!r}, {self.target!r}, as_of={self.as_of!r}) needs the time of each "
+            f"row, and {self.as_of!r} is no instant of the contract. Declare it as UtcTimestamp, or name another."
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,16 +93,16 @@ class References:
         other = table(
             name,
             column(self.key),
-            column("valid_from", UtcDateTime),
-            column("valid_to", UtcDateTime),
-            column("is_current", Boolean),
+            column(VALID_FROM, UtcDateTime),
+            column(VALID_TO, UtcDateTime),
+            column(IS_CURRENT, Boolean),
             schema=schema or None,
         ).alias("referenced")
         value = rows.table.c[self.column]
         found = exists().where(other.c[self.key] == value)
-        if self.at == "current":
-            found = found.where(other.c.is_current.is_(true()))
-        elif self.at == "as_of":
-            time = rows.table.c[self.by or str(rows.cursor)]
-            found = found.where(other.c.valid_from <= time, or_(other.c.valid_to.is_(None), time < other.c.valid_to))
+        if self.current:
+            found = found.where(other.c[IS_CURRENT].is_(true()))
+        elif self.as_of is not None:
+            time = rows.table.c[self.as_of]
+            found = found.where(other.c[VALID_FROM] <= time, or_(other.c[VALID_TO].is_(None), time < other.c[VALID_TO]))
         return and_(value.is_not(None), *rows.alive(rows.table), ~found)

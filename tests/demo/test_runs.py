@@ -72,6 +72,10 @@ class Demo:
             ("mart_daily_delays", expected_mart.daily_delays_at(clock), expected_mart.KEY),
         ):
             expected.assert_same_rows(self.table(name), rows, key)
+        for name in ("dim_airports", "dim_planes"):
+            # Nothing of these ever changes but that it appears, and then at an instant of the replay's clock.
+            versions = self.table(name)
+            assert versions["is_current"].all() and (versions["valid_from"] <= clock).all()
 
     @contextlib.contextmanager
     def paused(self, pipeline: Pipeline, start: datetime | None = None, end: datetime | None = None) -> Iterator[Child]:
@@ -168,6 +172,8 @@ def test_the_first_week_and_the_days_after_it(demo: Demo) -> None:
     demo.assert_everything_loaded(day)
     assert terms(later["daily_delays"]) == expected_mart.daily_delays_run(WEEK, day)
     assert demo.changed_days(mart) == expected_mart.days_changed_between(WEEK, day)
+    seen = demo.table("dim_planes")["valid_from"].value_counts().to_dict()
+    assert seen == {WEEK: first["planes"].counts.inserted, day: later["planes"].counts.inserted}
 
     before = demo.versions("fct_flights")
     start, end = WEEK - 3 * DAY, WEEK - DAY

@@ -99,7 +99,7 @@ def test_every_expected_run_conserves_what_it_extracts() -> None:
     week, day = WEEK, WEEK + timedelta(days=1)
     runs = [
         expected.airlines_run(loaded=False),
-        expected.airports_run(loaded=True),
+        expected.airports_run(loaded=False),
         expected.planes_run(None, week),
         expected.planes_run(week, day),
         expected.flights_run(None, None, week),

@@ -58,7 +58,8 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["description"]
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
-    others: dict[str, dict[str, Any]] = {"bookings": {"full_refresh": False}, "nightly": {"at_once": 4}}
+    follows = {"full_refresh": False}
+    others = {"airports": follows, "bookings": follows, "planes": follows, "nightly": {"at_once": 4}}
     window = {"start": None, "end": None, "full_refresh": False}
     assert deployment["parameters"] == others.get(deployment["name"], window)
     assert deployment["work_pool"]["name"] == "tidegate"

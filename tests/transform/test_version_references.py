@@ -14,7 +14,7 @@ from tasks.pipeline import References, run_pipeline
 from tasks.transform.contract import UtcTimestamp
 from tests.conftest import Databases
 from tests.load.test_scd2 import READ
-from tests.orders import ORDERS, SNAPSHOT, OrderSchema, loaded, order, put
+from tests.orders import ORDERS, OrderSchema, loaded, order, put
 from tests.transform.test_references import letters
 
 # Customer 1 was ann from day 1 to day 3, and eve since.
@@ -51,9 +51,9 @@ def referring(**how: Any) -> Any:
     ("how", "accepted"),
     [
         ({}, [(11, "ann"), (12, "ann"), (13, "ann"), (14, "eve")]),
-        ({"at": "current"}, [(14, "eve")]),
-        ({"at": "as_of"}, [(12, "ann"), (14, "eve")]),
-        ({"at": "as_of", "by": "delivered_at"}, [(11, "ann"), (14, "eve")]),
+        ({"current": True}, [(14, "eve")]),
+        ({"as_of": "updated_at"}, [(12, "ann"), (14, "eve")]),
+        ({"as_of": "delivered_at"}, [(11, "ann"), (14, "eve")]),
     ],
     ids=["any", "current", "as of the cursor", "as of another time"],
 )
@@ -72,7 +72,7 @@ def test_a_row_is_accepted_by_the_versions_that_count(
 
 def test_a_letter_says_which_version_was_asked_for(customers: Databases) -> None:
     put(customers.source, [order(1, day=1, customer="ann")])
-    run_pipeline(referring(at="current"))
+    run_pipeline(referring(current=True))
     [(_, _, [reason])] = letters(customers.target)
     assert reason == {"rule": "references dim_customers.customer (current)", "column": "customer", "value": "ann"}
 
@@ -81,21 +81,18 @@ def test_a_table_without_versions_is_refused(sqlite: Databases) -> None:
     with sqlite.target.begin() as connection:
         connection.execute(text("CREATE TABLE dim_customers (customer text PRIMARY KEY)"))
     put(sqlite.source, [order(1)])
-    with pytest.raises(ConfigError, match=r"needs versions, and 'dim_customers' has none. Load it with Scd2"):
-        run_pipeline(referring(at="current"))
+    with pytest.raises(ConfigError, match=r"is about versions, and 'dim_customers' has none. Load it with Scd2"):
+        run_pipeline(referring(current=True))
 
 
 def test_as_of_needs_a_time(sqlite: Databases) -> None:
     put(sqlite.source, [order(1)])
-    reference = References("customer", "dim_customers.customer", at="as_of")
-    with pytest.raises(ConfigError, match=r"needs the time of each row, and there is no cursor"):
-        run_pipeline(replace(SNAPSHOT, references=[reference]))
-    with pytest.raises(ConfigError, match=r"'amount' is no instant of the contract"):
-        run_pipeline(replace(ORDERS, references=[replace(reference, by="amount")]))
+    for column in ("amount", "nothing"):
+        reference = References("customer", "dim_customers.customer", as_of=column)
+        with pytest.raises(ConfigError, match=f"needs the time of each row, and '{column}' is no instant"):
+            run_pipeline(replace(ORDERS, references=[reference]))
 
 
-def test_by_is_for_as_of_and_at_is_one_of_two() -> None:
-    with pytest.raises(ConfigError, match="by='amount' tells the time of a row, which only at='as_of' asks for"):
-        References("customer", "dim_customers.customer", at="current", by="amount")
-    with pytest.raises(ConfigError, match="at is 'current', 'as_of' or None, got 'now'"):
-        References("customer", "dim_customers.customer", at="now")  # type: ignore[arg-type]
+def test_a_reference_is_to_the_current_version_or_to_that_of_a_time() -> None:
+    with pytest.raises(ConfigError, match="to the current version, or to the one as of 'amount': give one"):
+        References("customer", "dim_customers.customer", current=True, as_of="amount")

@@ -23,14 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.column_types import KEY_BYTES, UUID, key_bytes
+from tasks.column_types import JSON, KEY_BYTES, UUID, key_bytes
 from tasks.dialects.dialect import Dialect
 from tasks.dialects.unheld import YEARS_1_TO_9999, Find, is_not_finite, longer_than, outside_of
-from tasks.errors import ContractError
+from tasks.errors import ContractError, TargetError
 
 _ROWS = 2_000
 _LOCKED = "tidegate_locked"
-_PREPARED = "tidegate_prepared"
+_PACKET = "tidegate_packet"
 
 _LONG_SECONDS = 31_536_000
 """A year. Who waits for a commit waits until it is done, however long it takes; a deadlock is told at once."""
@@ -50,6 +50,9 @@ _PREPARE = text(f"""
 """)
 
 
+_LONGEST_STATEMENT = text("SELECT @@max_allowed_packet")
+
+
 class MariadbTarget(Dialect):
     """What MariaDB does otherwise as a target."""
 
@@ -61,9 +64,9 @@ class MariadbTarget(Dialect):
         with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
             try:
                 with connection.begin():
-                    if _PREPARED not in connection.info:
+                    if _PACKET not in connection.info:
                         connection.execute(_PREPARE)
-                        connection.info[_PREPARED] = True
+                        connection.info[_PACKET] = connection.execute(_LONGEST_STATEMENT).scalar_one()
                     yield connection
             finally:
                 _unlock(connection)
@@ -135,17 +138,37 @@ class MariadbTarget(Dialect):
     # -- bulk writing ------------------------------------------------------------------------------------------
 
     def write(self, engine: Engine, table: Table, rows: pa.Table) -> int:
-        """Many rows to a statement; the driver writes their values out."""
+        """Many rows to a statement; the driver writes their values out.
+
+        Raises:
+            TargetError: a row is longer than a statement may be; the server would hang up, as if it were not available.
+        """
         quote = engine.dialect.identifier_preparer
         names = ", ".join(quote.quote(column.name) for column in table.columns)
         places = ", ".join(["%s"] * len(table.columns))
         statement = f"INSERT INTO {quote.format_table(table)} ({names}) VALUES ({places})"
         with self.transaction(engine) as connection:
+            _refuse_long_rows(rows, connection.info[_PACKET])
             for part in rows.to_batches(max_chunksize=_ROWS):
                 values = list(zip(*(_values(column) for column in part.columns), strict=True))
                 if values:
                     connection.exec_driver_sql(statement, values)
         return int(rows.num_rows)
+
+
+def _refuse_long_rows(rows: pa.Table, packet: int) -> None:
+    """Refuse a row whose texts and bytes, each letter written as two, are longer than a statement may be."""
+    texts = [pc.cast(column, pa.string()) if column.type == JSON else column for column in rows.columns]
+    long = [column for column in texts if pa.types.is_string(column.type) or pa.types.is_binary(column.type)]
+    if sum(2 * (pc.max(pc.binary_length(column)).as_py() or 0) for column in long) < packet:
+        return
+    lengths = sum(pc.fill_null(pc.binary_length(column), 0).to_numpy().astype("int64") for column in long)
+    longest = int(lengths.max())
+    if 2 * longest >= packet:
+        raise TargetError(
+            f"A row of {longest:,} bytes is longer than MariaDB takes in a statement, where it may need twice as much: "
+            f"max_allowed_packet is {packet:,}. Raise it there, or leave the long column out."
+        )
 
 
 def _values(column: pa.Array) -> list[Any]:

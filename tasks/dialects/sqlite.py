@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Engine, Text, func, select, tuple_, type_coerce
+from sqlalchemy import ColumnElement, Connection, Engine, LargeBinary, Text, func, select, tuple_, type_coerce
 from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
@@ -45,6 +45,10 @@ class Sqlite(Dialect):
         """A transaction that takes the write lock at BEGIN, so that it never fails half way for want of it."""
         with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
             yield connection
+
+    def value_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
+        """Bytes, which need not be text, as their hexadecimal digits."""
+        return func.hex(column, type_=Text) if isinstance(column.type, LargeBinary) else super().value_text(column)
 
     def _holds(self, key: Mapping[str, int], field: pa.Field) -> Iterator[tuple[str, Find]]:
         """Infinity, but not NaN, which it makes NULL; a date is a text with a year of four digits."""

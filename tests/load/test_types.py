@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 
 from tasks import connections
 from tasks.assembly import Assembly
-from tasks.errors import ContractError
+from tasks.errors import ContractError, TargetError
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, Sla, run_pipeline
@@ -281,6 +281,21 @@ def test_a_text_that_is_too_long_for_a_key_is_a_dead_letter(mariadb_target: Data
         "column": "words",
         "value": "y" * 256,
     }
+
+
+def test_a_row_that_is_longer_than_a_statement_may_be_is_refused_at_once(mariadb_target: Databases) -> None:
+    """It fits into no dead letter either; the server would hang up on it, which looks as if it were not available."""
+
+    class Long(pa.DataFrameModel):
+        id: int
+        words: str
+
+    query = "SELECT 1 AS id, printf('%.9000000c', 'x') AS words"
+    pipeline = Pipeline("long", TableExtract("source", query=query), Long, Upsert("target", "fct_long", key=["id"]))
+    with pytest.raises(TargetError, match=r"A row of 9,000,000 bytes is longer.*max_allowed_packet is 16,777,216"):
+        run_pipeline(pipeline)
+    shorter = TableExtract("source", query=query.replace("9000000", "8000000"))
+    assert run_pipeline(replace(pipeline, extract=shorter)).counts.inserted == 1
 
 
 def test_a_key_that_may_be_longer_than_a_key_can_be_is_refused(mariadb_target: Databases) -> None:

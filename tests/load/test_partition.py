@@ -16,7 +16,7 @@ from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
 from tasks.pipeline import Overrides, Pipeline, run_pipeline
 from tasks.window import Window
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.load.sales import by_dates, sale, sales
 from tests.orders import DAY, ORDERS, START, loaded, order, put, remove
 
@@ -38,6 +38,7 @@ def three_days(databases: Databases) -> None:
     assert run_pipeline(DAILY).counts.inserted == 6
 
 
+@on_every_target
 def test_replaying_a_day_replaces_exactly_that_day(databases: Databases) -> None:
     three_days(databases)
     before = written(databases)

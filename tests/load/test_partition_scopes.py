@@ -16,7 +16,7 @@ from tasks.extract.rows import RowsExtract
 from tasks.extract.window_chunk import WindowChunk
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.window import Window, joined_windows
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.load.sales import by_dates, sale, sales, sold
 from tests.orders import DAY, START
 
@@ -45,6 +45,7 @@ def test_a_partition_may_be_any_value(databases: Databases) -> None:
     assert sold(databases) == [2, 3, 5]
 
 
+@on_every_target
 @pytest.mark.parametrize(
     ("zone", "kept"), [("UTC", [1, 4]), ("Asia/Kolkata", [1, 2, 4]), ("America/St_Johns", [1, 2, 4])]
 )

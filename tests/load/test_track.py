@@ -20,7 +20,7 @@ from tasks.pipeline import Pipeline, run_pipeline
 from tasks.state.partitions import ChangedPartition, changed, mark_read
 from tasks.state.schema import ensure_schema
 from tasks.state.tables import partitions
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, order, put, remove
 
 BY_DAY = Partitioned("updated_at", "day")
@@ -57,6 +57,7 @@ def test_unchanged_rows_touch_nothing(sqlite: Databases, pipeline: Pipeline) -> 
     assert set(versions(sqlite).values()) == {1}
 
 
+@on_every_target
 def test_a_row_that_moves_touches_the_day_it_leaves_and_the_day_it_comes_to(databases: Databases) -> None:
     four(databases, UPSERT)
     put(databases.source, [order(1, day=4.5), order(2, amount=7, day=2)])

@@ -85,7 +85,8 @@ class Join:
 
     def _expect_equal_families(self, keys: Sequence[pa.Array]) -> None:
         """A number and a text are never equal: on some databases an error, on others every key would be missing."""
-        for (name, column), key, there in zip(self.lookup.on.items(), keys, self._rows.families(), strict=True):
+        families = self._rows.families([key.type for key in keys])
+        for (name, column), key, there in zip(self.lookup.on.items(), keys, families, strict=True):
             here = family_of_type(key.type)
             if None not in (here, there) and here != there:
                 raise ContractError(

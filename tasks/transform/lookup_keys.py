@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.column_types import UTC_TIMESTAMP
+from tasks.column_types import UTC_TIMESTAMP, UUID
 from tasks.errors import ContractError
 from tasks.transform.lookup import Lookup
 from tasks.version_columns import VALID_FROM, VALID_TO
@@ -75,6 +75,8 @@ def family_of_type(kind: pa.DataType) -> str | None:
         return family_of_type(kind.value_type)
     if pa.types.is_null(kind):
         return None
+    if kind == UUID:
+        return "a UUID"
     for family, types in {
         "a truth value": (pa.types.is_boolean,),
         "a number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),

@@ -1,5 +1,6 @@
 """Where a lookup finds its rows: in a table of the target, key by key, or in what has been read whole."""
 
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from sqlalchemy import Column, MetaData, Numeric, Select, Table, or_, select, tuple_
 from sqlalchemy.types import TypeEngine
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import UUID, UtcDateTime, sql_type
 from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, ContractError, TargetError, TargetUnavailable
@@ -32,8 +33,12 @@ Span = tuple[datetime, datetime] | None
 class Rows(Protocol):
     """The rows that a lookup may find."""
 
-    def families(self) -> Sequence[str | None]:
-        """Of which family the key's columns are, see `lookup_keys`; None where that is not known."""
+    def families(self, kinds: Sequence[pa.DataType]) -> Sequence[str | None]:
+        """Of which family the key's columns are, see `lookup_keys`; None where that is not known.
+
+        Args:
+            kinds: of which type the values are that they are asked for.
+        """
 
     def versions(self, keys: Collection[Key], span: Span) -> Versions:
         """What there is for `keys`, which hold no NULL, and maybe more."""
@@ -52,7 +57,7 @@ class WholeRows:
         self.lookup = lookup
         self._versions: Versions | None = None
 
-    def families(self) -> Sequence[str | None]:
+    def families(self, kinds: Sequence[pa.DataType]) -> Sequence[str | None]:
         """See `Rows.families`."""
         return self._whole().families
 
@@ -100,10 +105,17 @@ class KeyedRows:
         self.connection = connection
         self._known: Table | None = None
 
-    def families(self) -> Sequence[str | None]:
-        """See `Rows.families`."""
-        types = [_arrow_type(self._table().c[name].type) for name in self.lookup.on.values()]
-        return [None if kind is None else family_of_type(kind) for kind in types]
+    def families(self, kinds: Sequence[pa.DataType]) -> Sequence[str | None]:
+        """See `Rows.families`. Where a database has no type for a UUID, what is asked for tells that a text is one."""
+        found: list[str | None] = []
+        for name, kind in zip(self.lookup.on.values(), kinds, strict=True):
+            column = self._table().c[name]
+            there = _arrow_type(column.type)
+            if kind == UUID and there == pa.string():
+                column.type = sql_type(UUID)
+                there = UUID
+            found.append(None if there is None else family_of_type(there))
+        return found
 
     def versions(self, keys: Collection[Key], span: Span) -> Versions:
         """See `Rows.versions`.
@@ -195,6 +207,7 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType | None:
         str: pa.string(),
         bytes: pa.binary(),
         date: pa.date32(),
+        uuid.UUID: UUID,
     }
     return simple.get(python)
 
@@ -204,6 +217,9 @@ def _typed(column: pa.ChunkedArray, kind: TypeEngine[Any]) -> pa.ChunkedArray:
     declared = _arrow_type(kind)
     if declared is None or column.type == declared:
         return column
+    if declared == UUID and pa.types.is_string(column.type):
+        found = [None if value is None else uuid.UUID(value).bytes for value in column.to_pylist()]
+        return pa.chunked_array([pa.ExtensionArray.from_storage(UUID, pa.array(found, UUID.storage_type))])
     try:
         return pc.cast(column, declared)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

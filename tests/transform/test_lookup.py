@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,13 +16,14 @@ import pytest
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
+from tasks.column_types import UUID
 from tasks.errors import ConfigError, ContractError, SourceUnavailable
 from tasks.extract.log import LogExtract
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Lookup, Pipeline, Sla, WholeWindow, run_pipeline
-from tasks.transform.contract import Contract, Judged, UtcTimestamp
+from tasks.transform.contract import Contract, Judged, UtcTimestamp, Uuid
 from tasks.transform.lookup_join import Join
 from tasks.transform.lookup_keys import Versions
 from tasks.window import Window
@@ -529,6 +531,33 @@ def test_keys_of_one_family_are_equal_whatever_their_type(key: arrow.Array, ther
     lookup = Lookup(extract=Counted(arrow.table({"k": there, "v": ["x"]})), on={"a": "k"}, take={"v": "v"})
     frame = arrow.table({"a": key}).to_pandas(types_mapper=pd.ArrowDtype)
     assert Join("orders", lookup, "target").join(frame)[0]["v"].tolist() == ["x"]
+
+
+class CodedSchema(pa.DataFrameModel):
+    code: Uuid
+    city: str
+
+
+class FoundSchema(pa.DataFrameModel):
+    id: Uuid
+    city: str = pa.Field(nullable=True)
+
+
+def test_a_uuid_finds_itself_however_the_target_keeps_it(targets: Databases) -> None:
+    codes = [uuid.UUID(int=number) for number in range(3)]
+    coded = arrow.table({"code": [str(code) for code in codes[:2]], "city": ["Oslo", "Rome"]})
+    run_pipeline(Pipeline("coded", RowsExtract(coded, "coded"), CodedSchema, Upsert("target", "dim_codes", ["code"])))
+    raw = arrow.table(
+        {"id": arrow.ExtensionArray.from_storage(UUID, arrow.array([code.bytes for code in codes], arrow.binary(16)))}
+    )
+    lookup = Lookup("dim_codes", on={"id": "code"}, take={"city": "city"}, on_missing="reject")
+    found = Pipeline(
+        "found", RowsExtract(raw, "raw"), FoundSchema, Upsert("target", "fct_found", ["id"]), lookups=[lookup]
+    )
+    counts = run_pipeline(found).counts
+    assert (counts.inserted, counts.rejected) == (2, 1)
+    ((_, _, reasons),) = letters(targets.target)
+    assert reasons == [{"rule": "lookup dim_codes: id = code", "column": "id", "value": str(codes[2])}]
 
 
 def test_a_nan_is_no_key() -> None:

@@ -131,7 +131,10 @@ def _parts(pipeline: Pipeline) -> Iterator[Any]:
     for field in fields(pipeline):
         value = getattr(pipeline, field.name)
         if field.name != "load":
-            yield from value if isinstance(value, list | tuple) else (value,)
+            parts = value if isinstance(value, list | tuple) else (value,)
+            yield from parts
+            # Of a lookup in another source.
+            yield from (part.extract for part in parts if getattr(part, "extract", None) is not None)
 
 
 def _tables(name: str, part: Any) -> frozenset[str]:

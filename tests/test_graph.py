@@ -10,7 +10,7 @@ from tasks.errors import ConfigError
 from tasks.extract.table import TableExtract
 from tasks.graph import Graph, UndeclaredRead, reads
 from tasks.load.upsert import Upsert
-from tasks.pipeline import DependsOn, Pipeline, References
+from tasks.pipeline import DependsOn, Lookup, Pipeline, References
 from tests.orders import ORDERS
 
 
@@ -79,6 +79,11 @@ def extract(**what: str) -> TableExtract:
         pytest.param({"extract": extract(query="SELECT * FROM `fct_a`")}, id="a query of MariaDB"),
         pytest.param(
             {"extract": extract(query="WITH x AS (SELECT * FROM fct_a) SELECT * FROM x")}, id="a query within a query"
+        ),
+        pytest.param({"lookups": [Lookup("fct_a", on={"id": "id"}, take={"name": "name"})]}, id="a lookup"),
+        pytest.param(
+            {"lookups": [Lookup(extract=extract(table="fct_a"), on={"id": "id"}, take={"name": "name"})]},
+            id="a lookup that reads an extract",
         ),
         pytest.param({"references": [Looked(frozenset({"fct_a"}))]}, id="a part of a new kind"),
     ],

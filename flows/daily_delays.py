@@ -9,7 +9,7 @@ from flows import airports, flights, weather
 from tasks.extract.sql import SqlTransform
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
-from tasks.pipeline import Audit, DependsOn, Overrides, Pipeline, Sla, finished, run_pipeline
+from tasks.pipeline import Audit, Overrides, Pipeline, Sla, finished, run_pipeline
 from tasks.report import RunReport
 
 NEW_YORK = "America/New_York"
@@ -50,7 +50,7 @@ PIPELINE = Pipeline(
     audits=[Audit("no flight is counted twice", file="flows/sql/daily_delays_count.sql")],
     sla=Sla(max_runtime=timedelta(minutes=30), max_freshness=timedelta(hours=26)),
     # What comes later than this run reads, the next one reads.
-    depends_on=[DependsOn(name, max_age=None) for name in ("airports", "flights", "weather")],
+    depends_on=["airports", "flights", "weather"],
 )
 
 

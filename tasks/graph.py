@@ -131,10 +131,9 @@ def _parts(pipeline: Pipeline) -> Iterator[Any]:
     for field in fields(pipeline):
         value = getattr(pipeline, field.name)
         if field.name != "load":
-            parts = value if isinstance(value, list | tuple) else (value,)
-            yield from parts
-            # Of a lookup in another source.
-            yield from (part.extract for part in parts if getattr(part, "extract", None) is not None)
+            for part in value if isinstance(value, list | tuple) else (value,):
+                # A lookup reads a table of the target, or has an extract of its own.
+                yield from (part, getattr(part, "extract", None))
 
 
 def _tables(name: str, part: Any) -> frozenset[str]:

@@ -10,7 +10,7 @@ from tasks.errors import ConfigError
 from tasks.extract.table import TableExtract
 from tasks.graph import Graph, UndeclaredRead, reads
 from tasks.load.upsert import Upsert
-from tasks.pipeline import DependsOn, Lookup, Pipeline, References
+from tasks.pipeline import Audit, DependsOn, Lookup, Pipeline, References
 from tests.orders import ORDERS
 
 
@@ -74,16 +74,17 @@ def extract(**what: str) -> TableExtract:
     [
         pytest.param({"references": [References("customer", "fct_a.id")]}, id="a reference"),
         pytest.param({"references": [References("customer", "public.fct_a.id")]}, id="a reference with a schema"),
+        pytest.param({"lookups": [Lookup("fct_a", on={"id": "id"}, take={"x": "x"})]}, id="a lookup"),
+        pytest.param(
+            {"lookups": [Lookup(extract=extract(table="fct_a"), on={"id": "id"}, take={"x": "x"})]},
+            id="a lookup that reads",
+        ),
+        pytest.param({"audits": [Audit("none is left", query="SELECT * FROM fct_a")]}, id="an audit"),
         pytest.param({"extract": extract(table="fct_a")}, id="a table"),
         pytest.param({"extract": extract(query='SELECT * FROM x JOIN "fct_a" USING (id)')}, id="a query"),
         pytest.param({"extract": extract(query="SELECT * FROM `fct_a`")}, id="a query of MariaDB"),
         pytest.param(
             {"extract": extract(query="WITH x AS (SELECT * FROM fct_a) SELECT * FROM x")}, id="a query within a query"
-        ),
-        pytest.param({"lookups": [Lookup("fct_a", on={"id": "id"}, take={"name": "name"})]}, id="a lookup"),
-        pytest.param(
-            {"lookups": [Lookup(extract=extract(table="fct_a"), on={"id": "id"}, take={"name": "name"})]},
-            id="a lookup that reads an extract",
         ),
         pytest.param({"references": [Looked(frozenset({"fct_a"}))]}, id="a part of a new kind"),
     ],

@@ -9,7 +9,7 @@ import pandera.pandas as pa
 import pytest
 from sqlalchemy import Engine, select, text
 
-from tasks.errors import ConfigError, GuardRefused, SourceError
+from tasks.errors import ConfigError, GuardRefused, SourceError, TargetError
 from tasks.extract.sql import SqlTransform
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
@@ -27,7 +27,7 @@ DAYS = Partitioned("updated_at", "day")
 BY_DAY = Partitioned("day", "day")
 
 QUERY = """
-    SELECT substr(CAST(updated_at AS varchar), 1, 10) AS day, customer, count(*) AS orders, sum(amount) AS amount
+    SELECT substr(CAST(updated_at AS char(30)), 1, 10) AS day, customer, count(*) AS orders, sum(amount) AS amount
     FROM fct_orders
     WHERE updated_at >= :start AND updated_at < :end
     GROUP BY 1, 2 -- of every day from :start on
@@ -123,14 +123,14 @@ def test_the_first_run_reads_everything_and_the_next_nothing(databases: Database
     assert len(mart(databases.target)) == 3
 
 
-def test_a_late_correction_has_its_day_read_again_and_no_other(databases: Databases) -> None:
-    load_orders(databases, *(order(number, day=number) for number in range(6)))
+def test_a_late_correction_has_its_day_read_again_and_no_other(targets: Databases) -> None:
+    load_orders(targets, *(order(number, day=number) for number in range(6)))
     run_pipeline(DAILY)
-    load_orders(databases, order(9, day=2.5), order(4, amount=7, day=4))
+    load_orders(targets, order(9, day=2.5), order(4, amount=7, day=4))
     report = run_pipeline(DAILY)
     assert (report.counts.extracted, report.counts.updated, report.counts.unchanged) == (2, 2, 0)
-    assert mart(databases.target)[day(2), "ann"] == (2, 2)
-    assert mart(databases.target)[day(4), "ann"] == (1, 7)
+    assert mart(targets.target)[day(2), "ann"] == (2, 2)
+    assert mart(targets.target)[day(4), "ann"] == (1, 7)
 
 
 def test_rows_of_other_days_are_not_touched(postgresql: Databases) -> None:
@@ -222,8 +222,8 @@ def test_days_that_touch_are_read_in_one_go(sqlite: Databases, caplog: pytest.Lo
 def test_a_day_changed_upstream_has_its_whole_month_read_again(sqlite: Databases) -> None:
     months = Partitioned("month", "month")
     query = QUERY.replace(
-        "substr(CAST(updated_at AS varchar), 1, 10) AS day",
-        "substr(CAST(updated_at AS varchar), 1, 7) || '-01' AS month",
+        "substr(CAST(updated_at AS char(30)), 1, 10) AS day",
+        "substr(CAST(updated_at AS char(30)), 1, 7) || '-01' AS month",
     )
     monthly = Pipeline(
         name="monthly",
@@ -310,6 +310,27 @@ def test_after_a_refusal_the_same_days_are_read_again(sqlite: Databases) -> None
     assert run_pipeline(audited).counts.updated == 1
 
 
+@pytest.mark.parametrize("table", ["mart_daily", "etl_partitions_read", "etl_watermarks"])
+def test_the_rows_and_what_was_read_for_them_are_committed_together_or_not_at_all(
+    sqlite: Databases, table: str
+) -> None:
+    load_orders(sqlite, order(1), order(2, day=1))
+    run_pipeline(DAILY)
+    load_orders(sqlite, order(2, amount=7, day=1))
+    before = everything(sqlite.target)
+    with sqlite.target.begin() as connection:
+        for event in ("INSERT", "UPDATE"):
+            refuse = "BEGIN SELECT RAISE(ABORT, 'not today'); END"
+            connection.execute(text(f"CREATE TRIGGER not_{event} BEFORE {event} ON {table} {refuse}"))
+    with pytest.raises(TargetError, match="not today"):
+        run_pipeline(DAILY)
+    assert everything(sqlite.target) == before
+    with sqlite.target.begin() as connection:
+        connection.execute(text("DROP TRIGGER not_INSERT"))
+        connection.execute(text("DROP TRIGGER not_UPDATE"))
+    assert run_pipeline(DAILY).counts.updated == 1
+
+
 def test_a_day_that_lost_its_last_row_stays_a_decision(sqlite: Databases) -> None:
     orders = replace(
         TRACKED,
@@ -341,7 +362,8 @@ def test_it_covers_what_its_upstreams_cover(sqlite: Databases) -> None:
 def test_a_row_outside_of_what_was_asked_for_fails_the_run(postgresql: Databases) -> None:
     """New York's day would be replaced by the part of it that lies in the day of UTC."""
     query = QUERY.replace(
-        "substr(CAST(updated_at AS varchar), 1, 10) AS day", "(updated_at AT TIME ZONE 'America/New_York')::date AS day"
+        "substr(CAST(updated_at AS char(30)), 1, 10) AS day",
+        "(updated_at AT TIME ZONE 'America/New_York')::date AS day",
     )
     load_orders(postgresql, order(1, day=0.5), order(2, day=1.1))
     pipeline = replace(DAILY, extract=SqlTransform("target", query=query, upstreams=[TRACKED.load], by=BY_DAY))
@@ -359,6 +381,7 @@ def test_the_range_is_an_instant_to_the_database(postgresql: Databases) -> None:
     assert run_pipeline(pipeline, START, START + DAY).counts.extracted == 1
 
 
+@pytest.mark.slow
 def test_a_mart_larger_than_what_waits_in_memory_comes_out_of_the_file_that_it_is_written_to(sqlite: Databases) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 240000)"
     pipeline = Pipeline(
@@ -413,6 +436,13 @@ def test_a_replace_of_everything_by_ranges_is_refused(sqlite: Databases) -> None
 def test_it_is_a_value(sqlite: Databases) -> None:
     assert DAILY.extract == SqlTransform("target", query=QUERY, upstreams=[TRACKED.load], by=BY_DAY)
     assert hash(DAILY.extract) == hash(SqlTransform("target", query=QUERY, upstreams=(TRACKED.load,), by=BY_DAY))
+
+
+def everything(target: Engine) -> list[Any]:
+    """The mart, what it has read, and its watermark."""
+    tables = ("mart_daily", "etl_partitions_read", "etl_watermarks")
+    with target.connect() as connection:
+        return [connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2, 3")).all() for table in tables]
 
 
 def spoil(target: Engine) -> None:

@@ -28,19 +28,19 @@ def audited(*audits: Audit, pipeline: Pipeline = ORDERS) -> Pipeline:
 
 
 def test_a_window_in_which_an_audit_finds_rows_is_refused_with_its_name_and_the_first_of_them(
-    databases: Databases,
+    targets: Databases,
 ) -> None:
-    put(databases.source, [order(1)])
+    put(targets.source, [order(1)])
     run_pipeline(audited(CHEAP))
-    put(databases.source, [order(number, amount=100 + number, day=1) for number in range(6)])
-    before = loaded(databases.target)
+    put(targets.source, [order(number, amount=100 + number, day=1) for number in range(6)])
+    before = loaded(targets.target)
     with pytest.raises(GuardRefused) as refused:
         run_pipeline(audited(CHEAP))
     said = str(refused.value)
     assert "the audit 'no order above 100' found 5 rows" in said
     assert "(id = 1, amount = 101.0); (id = 2, amount = 102.0); (id = 3, amount = 103.0); …" in said
-    assert loaded(databases.target) == before
-    with databases.target.connect() as connection:
+    assert loaded(targets.target) == before
+    with targets.target.connect() as connection:
         [entry] = connection.execute(select(runs).where(runs.c.status == "refused")).all()
         assert (entry.message, entry.inserted, entry.updated) == (said, 0, 0)
         assert connection.execute(select(windows.c.status).where(windows.c.attempt == entry.attempt)).scalar_one() == (

@@ -1,7 +1,7 @@
 """`docs/transform.md` is executed: each example, on the tables it begins with, gives those it ends with."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pandas as pd
@@ -10,10 +10,14 @@ import pytest
 from sqlalchemy import select, text
 
 from tasks import connections
+from tasks.extract.sql import SqlTransform
 from tasks.extract.table import TableExtract
+from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
 from tasks.load.upsert import Upsert
+from tasks.partitioned import Partitioned
 from tasks.pipeline import (
+    Audit,
     Lookup,
     NullShare,
     Pipeline,
@@ -29,7 +33,23 @@ from tests import pages
 from tests.conftest import Databases
 
 EXAMPLES = pages.examples("transform.md")
-KNOWN = (Lookup, NullShare, Pipeline, References, Replace, RowCount, Sla, TableExtract, Unique, Upsert, WholeWindow)
+KNOWN = (
+    Audit,
+    Lookup,
+    NullShare,
+    Partitioned,
+    Pipeline,
+    References,
+    Replace,
+    ReplacePartition,
+    RowCount,
+    Sla,
+    SqlTransform,
+    TableExtract,
+    Unique,
+    Upsert,
+    WholeWindow,
+)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -42,12 +62,12 @@ def test_an_example_loads_and_rejects_what_the_page_says(
         connection, _, table = given.name.partition(".")
         frame = pd.DataFrame(given.records, columns=given.columns)
         frame.to_sql(table, connections.engine(connection), index=False)
-    known: dict[str, Any] = {kind.__name__: kind for kind in (*KNOWN, timedelta)} | {"pa": pa, "pd": pd}
+    known: dict[str, Any] = {kind.__name__: kind for kind in (*KNOWN, date, timedelta)} | {"pa": pa, "pd": pd}
     exec(example.code, known)
     run_pipeline(known["PIPELINE"])
     with sqlite.target.connect() as connection_:
         for loaded in example.loaded:
-            rows = connection_.execute(text(f"SELECT * FROM {loaded.name} ORDER BY id"))
+            rows = connection_.execute(text(f"SELECT * FROM {loaded.name} ORDER BY 1"))
             assert list(rows.keys()) == loaded.columns
             assert [list(row) for row in rows] == loaded.values
         found = [

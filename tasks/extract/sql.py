@@ -1,5 +1,6 @@
 """`SqlTransform`: a SELECT over tables of the target, read again where they changed."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,8 +44,9 @@ class SqlTransform:
     upstream changed since the last run, partitions that touch in one go; or those of the run's `start` and `end`,
     whatever has changed. All are read in one snapshot. Without them, everything is read whenever an upstream changed.
 
-    Everything is read, too, in the first run, in a full refresh, when the SELECT itself was changed, and when an
-    upstream was written to whose partitions are not tracked. A table that no pipeline loads never counts as changed.
+    Everything is read, too, in the first run, in a full refresh, when the SELECT or the partitions were declared anew,
+    and when an upstream was written to whose partitions are not tracked. A table that no pipeline loads never counts as
+    changed.
 
     Attributes:
         connection: name of the target database; the load goes into the same.
@@ -136,7 +138,7 @@ class SqlTransform:
                 f"{home.pipeline}: {self.dataset!r} reads {self.connection!r}, and the load writes elsewhere, "
                 "but what has been read is remembered with what was made of it. Give both the same connection."
             )
-        position = fingerprint(self.sql, home.dialect.syntax)
+        position = self._declared(home.dialect)
         with self._errors(home.dialect), source.connect() as connection:
             until = loaded_until(connection, self.reads)
             parts = changed(connection, home.pipeline, sorted(self._tracked))
@@ -199,6 +201,11 @@ class SqlTransform:
         tracks: dict[str, Partitioned | None] = {load.table: getattr(load, "track", None) for load in loads}
         return {table: track for table, track in tracks.items() if track is not None and track.grain is not None}
 
+    def _declared(self, dialect: Dialect) -> str:
+        """What tells this declaration from one with another SELECT, or with parts that are called otherwise."""
+        declared = (fingerprint(self.sql, dialect.syntax), self.by, sorted(self._tracked.items()))
+        return hashlib.sha256(repr(declared).encode()).hexdigest()
+
     def _range(self, part: ChangedPartition) -> Window:
         assert self.by is not None, "without ranges everything is read"
         return self.by.aligned(self._tracked[part.target].window(part.part))
@@ -219,7 +226,7 @@ class Recomputed:
         asked: where it belongs.
         scope: the ranges, UTC.
         seen: the versions of the upstreams that are read with them.
-        position: fingerprint of the SELECT.
+        position: fingerprint of what is declared.
         covered_until: how far the upstreams are loaded, UTC.
     """
 

@@ -198,11 +198,21 @@ def test_a_full_refresh_reads_everything_again_and_takes_away_what_is_no_more(sq
     assert len(mart(sqlite.target)) == 3
 
 
-def test_a_select_that_was_changed_is_read_from_the_beginning(sqlite: Databases) -> None:
+BY_HOUR = Upsert("target", "fct_orders", key=["id"], track=Partitioned("updated_at", "hour"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SqlTransform("target", query=QUERY.replace("sum(", "1 * sum("), upstreams=[TRACKED.load], by=BY_DAY),
+        SqlTransform("target", query=QUERY, upstreams=[BY_HOUR], by=BY_DAY),
+    ],
+    ids=["another SELECT", "parts called otherwise"],
+)
+def test_what_is_declared_anew_is_read_from_the_beginning(sqlite: Databases, other: SqlTransform) -> None:
     load_orders(sqlite, order(1), order(2, day=1))
     run_pipeline(DAILY)
-    other = SqlTransform("target", query=QUERY.replace("sum(", "2 * sum("), upstreams=[TRACKED.load], by=BY_DAY)
-    assert run_pipeline(replace(DAILY, extract=other)).counts.updated == 2
+    assert run_pipeline(replace(DAILY, extract=other)).counts.unchanged == 2
     assert run_pipeline(replace(DAILY, extract=other)).counts.extracted == 0
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Inspector,
     String,
     Table,
     Text,
@@ -86,6 +87,10 @@ class Dialect(Source):
     def column_kind(self, declared: TypeEngine[Any], on: SqlDialect) -> ColumnKind:
         """What a column of this type can hold, in this database."""
         return column_kind(written(declared, on))
+
+    def table_collation(self, inspector: Inspector, table: Table) -> str | None:
+        """How texts of a table compare whose columns do not say it; None where that makes no difference."""
+        return None
 
     def altered(self, name: str, there: Column[Any], wanted: Column[Any], on: SqlDialect) -> Iterator[str]:
         """The clauses of ALTER TABLE that make of the column that is `there` the one that is `wanted`.

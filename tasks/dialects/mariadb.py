@@ -17,6 +17,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Engine,
+    Inspector,
     Table,
     func,
     literal_column,
@@ -240,6 +241,10 @@ class Mariadb(MariadbTarget):
     def column_kind(self, declared: TypeEngine[Any], on: SqlDialect) -> ColumnKind:
         """A text has a limit in bytes, and a time that names no digits has none."""
         return kind_by_name(written(declared, on))
+
+    def table_collation(self, inspector: Inspector, table: Table) -> str | None:
+        """That of the table, which its columns need not repeat."""
+        return inspector.get_table_options(table.name, table.schema).get(f"{inspector.dialect.name}_collate")
 
     def altered(self, name: str, there: Column[Any], wanted: Column[Any], on: SqlDialect) -> Iterator[str]:
         """One clause, in which everything the column keeps has to be said again."""

@@ -85,8 +85,7 @@ class _Comparison:
         self._dialect = dialect
         self._target = target
         self._on: SqlDialect = inspector.dialect
-        options = inspector.get_table_options(target.name, target.schema)
-        self._collation = options.get(f"{self._on.name}_collate")
+        self._collation = dialect.table_collation(inspector, target)
         self._there = {column["name"]: column for column in inspector.get_columns(target.name, target.schema)}
 
     def keys(self) -> Iterator[str]:

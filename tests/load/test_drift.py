@@ -41,6 +41,13 @@ class Wider(OrderSchema):
 WIDER = replace(ORDERS, schema=Wider, transform=lambda raw: raw.assign(region="north"))
 
 
+@pytest.fixture(params=["postgresql", "sqlite"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """The two whose tables are made by hand here; MariaDB has tests of its own."""
+    chosen: Databases = request.getfixturevalue(request.param)
+    return chosen
+
+
 def create(databases: Databases, **types: str) -> None:
     """Make the target by hand, with `types` where it is not as declared; `more` is appended."""
     more = types.pop("more", "")
@@ -323,43 +330,43 @@ def decimals(precision: int, scale: int) -> type[pa.DataFrameModel]:
 
 
 @pytest.mark.mariadb
-def test_mariadb_widens_in_place_and_keeps_what_else_a_column_is(mariadb_target: Engine) -> None:
-    with mariadb_target.begin() as connection:
+def test_mariadb_widens_in_place_and_keeps_what_else_a_column_is(mariadb_engine: Engine) -> None:
+    with mariadb_engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE fct_orders (id int PRIMARY KEY, "
             "customer varchar(9) NOT NULL DEFAULT 'a :x %%' COMMENT '5 %%', "
             "amount float, updated_at datetime NOT NULL, note int)"
         )
         connection.exec_driver_sql("INSERT INTO fct_orders VALUES (2147483647, 'ann', 0.5, '2026-01-01', 7)")
-    prepared = PREPARATION.run(mariadb_target)
+    prepared = PREPARATION.run(mariadb_engine)
     assert len(prepared.statements) == 1
-    assert PREPARATION.run(mariadb_target).statements == ()
-    with mariadb_target.begin() as connection:
+    assert PREPARATION.run(mariadb_engine).statements == ()
+    with mariadb_engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO fct_orders (id, amount, updated_at) VALUES (1099511627776, 1e300, now())"
         )
         rows = connection.exec_driver_sql("SELECT id, customer, amount, note FROM fct_orders ORDER BY id").all()
     assert [tuple(row) for row in rows] == [(2147483647, "ann", 0.5, 7), (1099511627776, "a :x %", 1e300, None)]
-    columns = {column["name"]: column for column in inspect(mariadb_target).get_columns("fct_orders")}
+    columns = {column["name"]: column for column in inspect(mariadb_engine).get_columns("fct_orders")}
     assert columns["customer"]["comment"] == "5 %"
     assert columns["customer"]["nullable"] and not columns["updated_at"]["nullable"]
 
 
 @pytest.mark.mariadb
-def test_mariadb_is_made_with_comments_and_refuses_what_cannot_be_bridged(mariadb_target: Engine) -> None:
+def test_mariadb_is_made_with_comments_and_refuses_what_cannot_be_bridged(mariadb_engine: Engine) -> None:
     made = replace(PREPARATION, target=target_table("made", ["id"], COLUMNS))
-    assert "COMMENT 'Euro, 100 % of it'" in made.dry_run(mariadb_target).statements[0]
-    made.run(mariadb_target)
-    assert made.run(mariadb_target).statements == ()
-    comments = {column["name"]: column["comment"] for column in inspect(mariadb_target).get_columns("made")}
+    assert "COMMENT 'Euro, 100 % of it'" in made.dry_run(mariadb_engine).statements[0]
+    made.run(mariadb_engine)
+    assert made.run(mariadb_engine).statements == ()
+    comments = {column["name"]: column["comment"] for column in inspect(mariadb_engine).get_columns("made")}
     assert comments["amount"] == "Euro, 100 % of it"
-    with mariadb_target.begin() as connection:
+    with mariadb_engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE fct_orders (id bigint unsigned PRIMARY KEY, customer text, amount double, "
             "updated_at timestamp(6))"
         )
     with pytest.raises(TargetError, match=r"'id' is BIGINT.* UNSIGNED there.*'updated_at' is TIMESTAMP"):
-        PREPARATION.run(mariadb_target)
+        PREPARATION.run(mariadb_engine)
 
 
 COLUMNS = pyarrow.schema(
@@ -374,7 +381,7 @@ PREPARATION = Preparation("orders", Mariadb("mariadb"), target_table("fct_orders
 
 
 @pytest.fixture
-def mariadb_target(mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def mariadb_engine(mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A database of the MariaDB, as the connection `target`."""
     mariadb_server.create_database("drift")
     monkeypatch.setenv("TIDEGATE_TARGET_URL", mariadb_server.url("drift"))

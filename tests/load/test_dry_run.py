@@ -18,6 +18,13 @@ from tests.load.test_drift import WIDER
 from tests.orders import ORDERS, order, put
 
 
+@pytest.fixture(params=["postgresql", "sqlite"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """The two whose SQL is the same here."""
+    chosen: Databases = request.getfixturevalue(request.param)
+    return chosen
+
+
 def test_it_prints_what_the_run_then_executes(databases: Databases) -> None:
     put(databases.source, [order(1)])
     made, added = ddl(ORDERS), ["ALTER TABLE fct_orders ADD COLUMN region TEXT"]

@@ -10,8 +10,6 @@ from tasks.errors import ConfigError
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 from tasks.window import Window
 
-"""What a table that keeps a history calls the half-open time of a version, `valid_to` being NULL of the current one."""
-
 
 @runtime_checkable
 class Readable(Protocol):
@@ -46,7 +44,7 @@ class Lookup:
         take: by column of the table, what it is called in the row.
         extract: what to read instead of a table, for instance `TableExtract("other", "airports")`.
         on_missing: `null` leaves the columns empty where the key finds nothing; `reject` makes the row a dead letter.
-        current: of a table that keeps a history, only the current versions are looked at.
+        current: of a table that keeps a history, as `Scd2` does, only the current versions are looked at.
         as_of: column of the row with a time; of a table that keeps a history, the version valid then is found.
         after_transform: look up what the transform has made, and not the raw columns; then the transform does not see
             what is taken.

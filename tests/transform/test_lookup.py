@@ -21,6 +21,7 @@ from tasks.errors import ConfigError, ContractError, SourceUnavailable
 from tasks.extract.log import LogExtract
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
+from tasks.load.scd2 import Scd2
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Lookup, Pipeline, Sla, WholeWindow, run_pipeline
 from tasks.transform.contract import Contract, Judged, UtcTimestamp, Uuid
@@ -223,6 +224,35 @@ def test_a_version_is_found_at_its_first_instant_by_a_batch_of_one_row_too(sqlit
     put(sqlite.source, [order(1, day=2)])
     run_pipeline(named(replace(CITY, as_of="updated_at")))
     assert cities(sqlite.target) == {1: "Rome"}
+
+
+def test_what_scd2_keeps_is_looked_up_in(targets: Databases) -> None:
+    """The dimension's amount changes on the third day; an order of each day finds that of its day."""
+    dimension = replace(ORDERS, name="amounts", load=Scd2("target", "dim_amounts", key=["id"]))
+    for day, amount in ((0, 10.0), (2, 20.0)):
+        put(targets.source, [order(1, amount=amount, day=day)])
+        run_pipeline(dimension)
+
+    class Amounts(pa.DataFrameModel):
+        id: int
+        amount_then: float = pa.Field(nullable=True)
+        amount_now: float = pa.Field(nullable=True)
+
+    raw = arrow.table({"id": [1, 2, 3], "of": [1, 1, 1], "at": [START + day * DAY for day in (-1, 1, 2)]})
+    looked = Pipeline(
+        "looked",
+        RowsExtract(raw, "raw"),
+        Amounts,
+        Upsert("target", "fct_amounts", ["id"]),
+        lookups=[
+            Lookup("dim_amounts", on={"of": "id"}, take={"amount": "amount_then"}, as_of="at"),
+            Lookup("dim_amounts", on={"of": "id"}, take={"amount": "amount_now"}, current=True),
+        ],
+    )
+    run_pipeline(looked)
+    with targets.target.connect() as connection:
+        rows = connection.execute(text("SELECT id, amount_then, amount_now FROM fct_amounts ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(1, None, 20.0), (2, 10.0, 20.0), (3, 20.0, 20.0)]
 
 
 def test_versions_that_overlap_are_an_error(sqlite: Databases) -> None:

@@ -16,6 +16,7 @@ from tasks.column_types import UTC_TIMESTAMP
 from tasks.load.append import Append
 from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
+from tasks.load.scd2 import Scd2
 from tasks.load.strategy import Load
 from tasks.load.target import staged_table
 from tasks.load.tombstones import tombstone_table
@@ -67,6 +68,8 @@ CASES = [
          scope=(Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),)),
     Case("ReplacePartition, of the values that came in",
          ReplacePartition("warehouse", "fct_orders", key=["id"], partition="customer")),
+    Case("Scd2, by a cursor", Scd2("warehouse", "fct_orders", key=["id"], untracked=["updated_at"]), "updated_at"),
+    Case("Scd2 of a feed", Scd2("warehouse", "fct_orders", key=["id"], untracked=["updated_at"]), changes=True),
 ]  # fmt: skip
 
 DIALECTS: dict[str, Dialect] = {
@@ -94,8 +97,8 @@ class Recorder:
 
     def execute(self, statement: ClauseElement, *_: Any, **__: Any) -> "Recorder":
         text = str(statement.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
-        # Two questions are asked before anything is done, and only the second one's "no" lets it be done.
-        self._found = "etl_rejected" not in text
+        # Whether a key came twice is answered by yes, and all that would keep the rows from being written by no.
+        self._found = "HAVING count(*)" in text
         self.said.append(text)
         return self
 
@@ -104,6 +107,9 @@ class Recorder:
 
     def scalar_one(self) -> int:
         return 1
+
+    def one(self) -> tuple[int, int]:
+        return 1, 1
 
     def all(self) -> list[Any]:
         return []
@@ -115,7 +121,9 @@ def statements(case: Case, dialect: Dialect) -> list[str]:
     target = load.target(COLUMNS)
     incoming = Incoming(
         target=target,
-        staged=staged_table("etl_staged_1", COLUMNS, key=load.key, changes=case.changes),
+        staged=staged_table(
+            "etl_staged_1", COLUMNS, key=load.key, changes=case.changes or load.dated, dated=load.dated
+        ),
         rejected=rejected_table("etl_rejected_1", pa.schema([COLUMNS.field(name) for name in load.key])),
         cursor=case.cursor,
         now=datetime(2026, 1, 1, tzinfo=UTC),

@@ -223,6 +223,9 @@ def test_the_whole_year_in_one_run(demo: Demo) -> None:
     counts = reports["flights"].counts
     assert (counts.extracted, counts.rejected) == (336_776, 7_602)
     demo.assert_everything_loaded(replay.END)
+    backfilled = run_pipeline(daily_delays.PIPELINE, replay.START, replay.END - DAY)
+    assert backfilled.counts.unchanged == backfilled.counts.extracted == reports["daily_delays"].counts.inserted
+    print({name: f"{report.counts.extracted:,} in {report.seconds:.2f} s" for name, report in reports.items()})
 
 
 @pytest.mark.slow

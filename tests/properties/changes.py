@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from tasks.column_types import UtcDateTime
+from tasks.column_types import EXACT_TEXT, UtcDateTime
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
 from tasks.load.upsert import Upsert
@@ -83,7 +83,7 @@ class World:
             Column("updated_at", UtcDateTime),
         )
         self._clock = Table(f"clock_{number}", tables, Column("now", UtcDateTime))
-        self._customers = Table(f"dim_customers_{number}", MetaData(), Column("name", Text, primary_key=True))
+        self._customers = Table(f"dim_customers_{number}", MetaData(), Column("name", EXACT_TEXT, primary_key=True))
         tables.create_all(databases.source)
         self._customers.metadata.create_all(databases.target)
         self.land("ann")

@@ -56,7 +56,10 @@ PIPELINE = Pipeline(
 
 @flow(name="daily_delays")
 def daily_delays(
-    start: datetime | None = None, end: datetime | None = None, overrides: Overrides | None = None
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    overrides: Overrides | None = None,
 ) -> RunReport:
-    """Re-aggregate the days that changed upstream, or every day that `[start, end)` touches."""
-    return finished(run_pipeline(PIPELINE, start, end, overrides=overrides))
+    """Re-aggregate the days that changed upstream, every day that `[start, end)` touches, or all of them."""
+    return finished(run_pipeline(PIPELINE, start, end, full_refresh=full_refresh, overrides=overrides))

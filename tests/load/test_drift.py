@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Engine, inspect, select, text
 
 from tasks import connections
-from tasks.column_types import COMMENT
+from tasks.column_types import COMMENT, JSON, UUID
+from tasks.dialects import dialect_of
 from tasks.dialects.mariadb import Mariadb
 from tasks.errors import ConfigError, TargetError
 from tasks.load.drift import SchemaDrift
@@ -21,7 +22,7 @@ from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, ddl, run_pipeline
 from tasks.state.tables import runs
 from tasks.transform.contract import UtcTimestamp
-from tests.conftest import Databases
+from tests.conftest import Databases, on_every_target
 from tests.orders import ORDERS, OrderSchema, loaded, order, put
 from tests.servers.mariadb import MariadbServer
 
@@ -334,7 +335,7 @@ def test_mariadb_widens_in_place_and_keeps_what_else_a_column_is(mariadb_engine:
     with mariadb_engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE fct_orders (id int PRIMARY KEY, "
-            "customer varchar(9) NOT NULL DEFAULT 'a :x %%' COMMENT '5 %%', "
+            "customer varchar(9) COLLATE utf8mb4_nopad_bin NOT NULL DEFAULT 'a :x %%' COMMENT '5 %%', "
             "amount float, updated_at datetime NOT NULL, note int)"
         )
         connection.exec_driver_sql("INSERT INTO fct_orders VALUES (2147483647, 'ann', 0.5, '2026-01-01', 7)")
@@ -350,6 +351,17 @@ def test_mariadb_widens_in_place_and_keeps_what_else_a_column_is(mariadb_engine:
     columns = {column["name"]: column for column in inspect(mariadb_engine).get_columns("fct_orders")}
     assert columns["customer"]["comment"] == "5 %"
     assert columns["customer"]["nullable"] and not columns["updated_at"]["nullable"]
+
+
+@pytest.mark.mariadb
+def test_mariadb_refuses_a_text_that_takes_two_letters_for_one(mariadb_engine: Engine) -> None:
+    with mariadb_engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE fct_orders (id bigint PRIMARY KEY, customer longtext, amount double, updated_at datetime(6)) "
+            "COLLATE utf8mb4_general_ci"
+        )
+    with pytest.raises(TargetError, match=r"'customer' is LONGTEXT.* there, and the contract declares LONGTEXT.*_bin"):
+        PREPARATION.run(mariadb_engine)
 
 
 @pytest.mark.mariadb
@@ -388,3 +400,30 @@ def mariadb_engine(mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatc
     yield connections.engine("target")
     connections.dispose()
     mariadb_server.drop_database("drift")
+
+
+EVERY_TYPE = {
+    "int16": pyarrow.int16(),
+    "int32": pyarrow.int32(),
+    "int64": pyarrow.int64(),
+    "decimal": pyarrow.decimal128(38, 9),
+    "double": pyarrow.float64(),
+    "bool": pyarrow.bool_(),
+    "string": pyarrow.string(),
+    "binary": pyarrow.binary(),
+    "date": pyarrow.date32(),
+    "time": pyarrow.time64("us"),
+    "naive": pyarrow.timestamp("us"),
+    "instant": pyarrow.timestamp("us", "UTC"),
+    "uuid": UUID,
+    "json": JSON,
+}
+
+
+@on_every_target
+@pytest.mark.parametrize("key", ["int64", "string", "binary", "uuid", "instant", "decimal"])
+def test_a_table_that_was_made_from_a_contract_is_no_drift_whatever_its_types(databases: Databases, key: str) -> None:
+    columns = pyarrow.schema([pyarrow.field(name, kind) for name, kind in EVERY_TYPE.items()])
+    made = Preparation("types", dialect_of(databases.target), target_table("made", [key], columns), "freeze")
+    assert len(made.run(databases.target).statements) == 1
+    assert made.run(databases.target).statements == ()

@@ -22,7 +22,7 @@ INTEGERS = [(pa.int16(), 16), (pa.int32(), 32), (pa.int64(), 64)]
 BY_HAND: dict[str, dict[str, str]] = {
     "postgresql": {"text": "varchar(4)", "float": "real", "real": "double precision"},
     "sqlite": {"text": "varchar(4)", "float": "float"},
-    "mariadb": {"text": "varchar(4)", "float": "float"},
+    "mariadb": {"text": "varchar(4) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", "float": "float"},
 }
 """Types that no contract makes, but somebody's hand."""
 

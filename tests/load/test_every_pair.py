@@ -18,7 +18,9 @@ from tasks.column_types import UtcDateTime
 from tasks.errors import ContractError, GuardRefused, Refusal
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
+from tasks.load.partition import ReplacePartition
 from tasks.load.replace import Replace
+from tasks.load.scd2 import Scd2
 from tasks.load.strategy import Load
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, Sla, run_pipeline
@@ -63,6 +65,8 @@ CASES = [
     Case(Upsert(*INTO), WHOLE),
     Case(Append(*INTO), first=True),
     Case(Replace(*INTO), WHOLE),
+    Case(ReplacePartition(*INTO, partition="updated_at", grain="day")),
+    Case(Scd2(*INTO), current="valid_to IS NULL", repeated=1),
 ]
 
 every = pytest.mark.parametrize("case", CASES, ids=str)

@@ -80,7 +80,9 @@ class History:
         self._clearings = tuple(incoming.clearings)
         self._key = list(load.key)
         own = {ROW, DELETED, CHANGED_AT}
-        self._columns = [column.name for column in staged.columns if column.name not in {*own, *self._key}]
+        # Of the contract's those that the target has: drift may be ignored.
+        ours = [column.name for column in staged.columns if column.name in target.c]
+        self._columns = [name for name in ours if name not in {*own, *self._key}]
         self._tracked = [name for name in self._columns if name not in {*load.untracked, incoming.cursor}]
         self._ordered = incoming.cursor is None
         self._kept = Table(

@@ -17,7 +17,7 @@ from tasks.load.upsert import Upsert
 from tasks.pipeline import Overrides, Pipeline, run_pipeline
 from tasks.state.tables import dead_letters
 from tests.conftest import Databases
-from tests.orders import ORDERS, START, order, put, remove
+from tests.orders import ORDERS, START, OrderSchema, order, put, remove
 
 QUERY = "SELECT id, customer, amount, updated_at FROM orders"
 READ = TableExtract("source", query=QUERY, cursor="updated_at", lookback=timedelta(days=99))
@@ -320,6 +320,18 @@ def test_the_target_has_its_columns_and_a_key_of_versions(databases: Databases) 
     nullable = {column["name"]: column["nullable"] for column in inspector.get_columns("dim_orders")}
     assert nullable == {"id": False, "customer": True, "amount": True, "updated_at": False,
                         "valid_from": False, "valid_to": True, "is_current": False}  # fmt: skip
+
+
+def test_a_column_that_is_ignored_is_in_no_version(sqlite: Databases) -> None:
+    class Wider(OrderSchema):
+        region: str
+
+    run_over(sqlite, [order(1, 5, day=1)])
+    put(sqlite.source, [order(1, 6, day=2)])
+    wider = replace(HISTORY, schema=Wider, transform=lambda raw: raw.assign(region="north"), on_drift="ignore")
+    run_pipeline(wider)
+    assert versions(sqlite.target) == [(1, 1, 2, 5), (1, 2, None, 6)]
+    assert "region" not in {column["name"] for column in inspect(sqlite.target).get_columns("dim_orders")}
 
 
 def test_it_may_bear_a_schema(postgresql: Databases) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, inspect, text
 
-from tasks.errors import ConfigError, GuardRefused, HistoryError
+from tasks.errors import ConfigError, GuardRefused, HistoryError, TargetError
 from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
@@ -283,7 +283,7 @@ def test_an_untracked_column_is_one_of_the_contract_and_not_of_the_key(sqlite: D
 def test_a_table_that_another_strategy_has_loaded_is_no_history(sqlite: Databases) -> None:
     put(sqlite.source, [order(1)])
     run_pipeline(replace(ORDERS, load=Upsert("target", "dim_orders", key=["id"])))
-    with pytest.raises(ConfigError, match="another strategy has loaded it"):
+    with pytest.raises(TargetError, match=r"the key of the load is \(id, valid_from\), and that of the"):
         run_pipeline(HISTORY)
 
 

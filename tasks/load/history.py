@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from tasks.column_types import UtcDateTime
-from tasks.errors import ConfigError, ConservationError, HistoryError
+from tasks.errors import ConservationError, HistoryError
 from tasks.load.staged_events import StagedEvents
 from tasks.load.timeline import Timeline
 from tasks.load.writer import Classes, Incoming
@@ -100,7 +100,6 @@ class History:
 
     def deduplicate(self, connection: Connection) -> int:
         """Leave one change of each key and instant in staging, the last; stage a delete of what a marker cleared."""
-        self._expect_history(connection)
         repeated = self._events.deduplicate(connection)
         for clearing in self._clearings:
             gone, outdone = self._events.clear(connection, clearing)
@@ -113,14 +112,6 @@ class History:
             return 0, 0
         current = select(func.count()).select_from(self._target).where(self._target.c[IS_CURRENT].is_(true()))
         return self._gone, connection.execute(current).scalar_one()
-
-    def _expect_history(self, connection: Connection) -> None:
-        foreign = select(literal(1)).select_from(self._target).where(self._target.c[VALID_FROM].is_(None)).limit(1)
-        if connection.execute(foreign).first() is not None:
-            raise ConfigError(
-                f"{self._target.fullname} holds rows without {VALID_FROM!r}: another strategy has loaded it, and its "
-                "key allows one version of a row. Load the history into a new table, or drop this one."
-            )
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 

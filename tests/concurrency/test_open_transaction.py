@@ -237,6 +237,7 @@ def preparing(preparing_cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPat
     connections.dispose()
 
 
+@pytest.mark.slow
 def test_a_prepared_transaction_loses_no_row(preparing: Databases) -> None:
     """The catalogue tells when it was prepared, not when it began; so nothing is read past it."""
     patient = replace(ORDERS, max_attempts=1)
@@ -252,6 +253,7 @@ def test_a_prepared_transaction_loses_no_row(preparing: Databases) -> None:
     assert _ids(preparing) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_lag_longer_than_a_prepared_transaction_bounds_what_is_read(preparing: Databases) -> None:
     lagging = replace(ORDERS, extract=TableExtract("source", "orders", cursor="updated_at", lag=timedelta(minutes=5)))
     put(preparing.source, [order(0)])

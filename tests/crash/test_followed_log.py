@@ -87,6 +87,7 @@ def test_a_run_that_dies_around_its_commit_is_finished_by_the_next(
     assert case.forgotten()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["reply lost", "request lost"])
 def test_a_commit_whose_reply_or_request_is_lost_loads_everything_once(
     cluster: EmbeddedPostgres, case: Case, monkeypatch: pytest.MonkeyPatch, fault: Fault

@@ -102,6 +102,7 @@ def lazy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[EmbeddedPostgres, Da
         remove_folder(folder)
 
 
+@pytest.mark.slow
 def test_a_server_crash_between_staging_and_commit_is_noticed_and_the_window_read_again(
     lazy: tuple[EmbeddedPostgres, Databases],
 ) -> None:

@@ -130,6 +130,7 @@ def demo(cluster: EmbeddedPostgres, sources: tuple[str, str, Path], monkeypatch:
     drop_database(cluster, name)
 
 
+@pytest.mark.slow
 def test_the_first_week_and_the_days_after_it(demo: Demo) -> None:
     """First run, again, the next day with its late corrections, and a range that changes nothing."""
     demo.replay_to(WEEK)

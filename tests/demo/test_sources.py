@@ -141,6 +141,7 @@ def test_airlines_and_airports_are_there_from_the_start(sources: Sources) -> Non
     expected.assert_same_rows(sources.table("airports"), expected.airports(), ["faa"])
 
 
+@pytest.mark.slow
 def test_small_steps_end_where_one_jump_ends(sources: Sources) -> None:
     sources.replay_to(replay.START)
     for hours in range(5, 24 * 7, 7):
@@ -200,6 +201,7 @@ def test_tables_and_clock_move_in_one_transaction(sources: Sources) -> None:
         assert reader.execute(count).one() == before
 
 
+@pytest.mark.slow
 def test_building_again_starts_over(sources: Sources) -> None:
     sources.replay_to(WEEK)
     with sources.engine.begin() as connection:

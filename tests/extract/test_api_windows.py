@@ -150,6 +150,7 @@ def test_a_window_without_a_start_cannot_be_halved_and_says_so(databases: Databa
         run_pipeline(changed(CAPPED, initial=None))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(hours=st.lists(st.integers(0, 86_399), max_size=60), most=st.integers(2, 12), at_once=st.integers(1, 4))
 def test_halves_bring_what_is_there_whatever_the_cap(

@@ -110,6 +110,7 @@ def test_the_hours_that_new_york_has_twice_stay_apart() -> None:
     assert set(out["time_hour"]) == {pd.Timestamp("2013-11-03T05:00Z"), pd.Timestamp("2013-11-03T06:00Z")}
 
 
+@pytest.mark.slow
 def test_a_year_of_flights_becomes_the_expected_target() -> None:
     """Apart from references, which the commit checks, no flight of 2013 breaks the contract."""
     verdict = judged(flights, expected.flights_at(END))

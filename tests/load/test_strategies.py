@@ -89,6 +89,7 @@ def test_an_error_rate_is_refused_only_above_its_limit(sqlite: Databases, bad: i
     assert len(loaded(sqlite.target)) == (0 if refused else 4 - bad)
 
 
+@pytest.mark.slow
 def test_a_load_into_an_emptied_table_does_not_look_through_it_for_every_row(postgresql: Databases) -> None:
     """PostgreSQL has seen it empty, so a look costs nothing, it thinks; meanwhile it grows, page by page."""
     put(postgresql.source, [order(number) for number in range(6_000)])

@@ -101,6 +101,7 @@ def histories(draw: st.DrawFn) -> History:
     )
 
 
+@pytest.mark.slow
 @effort(few=6, many=150)
 def test_in_the_end_the_target_is_the_source_on_sqlite(
     sqlite: Databases, monkeypatch: pytest.MonkeyPatch, prove: Prove
@@ -108,6 +109,7 @@ def test_in_the_end_the_target_is_the_source_on_sqlite(
     prove(histories(), lambda history: _assert_target_is_source(sqlite, monkeypatch, history))
 
 
+@pytest.mark.slow
 @effort(few=4, many=60)
 def test_in_the_end_the_target_is_the_source_on_postgresql(
     postgresql: Databases, monkeypatch: pytest.MonkeyPatch, prove: Prove

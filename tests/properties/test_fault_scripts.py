@@ -76,6 +76,7 @@ LASTING = {
 UNAVAILABLE = {"come back tomorrow"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", FEW)
 def test_a_run_ends_complete_or_with_the_right_error(postgresql: Databases, serve: Serve, seed: int) -> None:
     history(postgresql, serve, seed)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import strategies as st
 
 from tasks.pipeline import run_pipeline
@@ -86,6 +87,7 @@ def test_after_every_run_the_target_is_what_the_model_says_on_sqlite(sqlite: Dat
     prove(histories(), lambda history: _assert_follows_the_model(sqlite, history))
 
 
+@pytest.mark.slow
 @effort(few=3, many=60)
 def test_after_every_run_the_target_is_what_the_model_says_on_postgresql(postgresql: Databases, prove: Prove) -> None:
     prove(histories(), lambda history: _assert_follows_the_model(postgresql, history))

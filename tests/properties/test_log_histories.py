@@ -18,6 +18,7 @@ FEW = range(3)
 MANY = seeds(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", FEW)
 def test_after_a_quiet_last_run_the_target_is_the_source(postgresql: Databases, seed: int) -> None:
     history(postgresql, seed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import strategies as st
 
 from tasks.errors import GuardRefused
@@ -107,6 +108,7 @@ def test_a_window_leaves_what_the_model_says(databases: Databases, prove: Prove)
     prove(st.tuples(st.lists(st.tuples(VERSIONS, WINDOW), min_size=3, max_size=4), st.booleans()), claim)
 
 
+@pytest.mark.slow
 @effort(few=3, many=60)
 def test_windows_in_any_order_leave_what_one_run_leaves_of_an_older_state(sqlite: Databases, prove: Prove) -> None:
     """Rows that changed, came, went, or turned bad; a key has its day."""

@@ -16,6 +16,7 @@ from tests.properties.writers import Writers
 MANY = seeds(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_after_a_quiet_last_run_the_target_is_the_source(sources: Databases, seed: int) -> None:
     history(sources, seed)

@@ -1,0 +1,18 @@
+"""What is about a source needs one kind of target; the slow proofs try the others."""
+
+import pytest
+
+from tests.conftest import Databases
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.slow),
+        pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow]),
+    ]
+)
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Each test that asks for it runs on SQLite, and in the slow proofs on every database that is written to."""
+    chosen: Databases = request.getfixturevalue(request.param)
+    return chosen

@@ -156,7 +156,12 @@ class Admission:
                 "%s: reads until %s instead of %s: further its upstreams have not come.",
                 self._parts.pipeline.name,
                 admitted.windows[-1].end,
-                planned.windows[-1].end,
+                planned.windows[-1].end or planned.bound,
+            )
+        if planned.complete and not admitted.complete:
+            logger().warning(
+                "%s: this full refresh deletes nothing: what lies beyond its upstreams was not read.",
+                self._parts.pipeline.name,
             )
 
     def _refusal(self, behind: tuple[Behind, ...], waited: float) -> str:
@@ -179,6 +184,10 @@ def judge(planned: Plan, seen: Watermark, reach: Reach, pipeline: Pipeline) -> P
     as_loaded = planned.kind != "explicit" and isinstance(pipeline.extract, ReadsTables)
     reached = {upstream: reach.of(upstream, as_loaded=as_loaded) for upstream in pipeline.upstreams}
     behind = [Behind(one, reach.marks[one], end) for one, until in reached.items() if until is None or until < end]
+    if behind and planned.complete and planned.bound is not None:
+        # Its bound is a moment ago, where no upstream can be. What is read as far as they are is not all there is.
+        until = Window(None, planned.bound)
+        return _cut(replace(planned, kind="incremental", windows=(until,), complete=False), seen, reach, pipeline)
     return tuple(behind) or planned
 
 

@@ -19,9 +19,11 @@ from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.partition import ReplacePartition
 from tasks.load.preparation import Preparation, Prepared
+from tasks.load.strategy import Load
 from tasks.load.tombstones import tombstone_table
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
+from tasks.partitioned import Partitioned
 from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
 from tasks.transform.bounds import Bound, NullShare, RowCount
@@ -106,12 +108,14 @@ class Assembly:
             reference.expect_time(pipeline.name, self.contract.columns)
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
-        buries = self.changes and cursor is not None and load.updates and load.deletes and not load.dated
+        # With the cursor in the key every version is a row of its own.
+        ordered = cursor is not None and cursor not in self.contract.key
+        buries = self.changes and ordered and load.updates and load.deletes and not load.dated
         self.tombstones = tombstone_table(self.target, load.key, cursor) if buries and cursor is not None else None
         self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
-        contracted = {name for name in self.contract.columns.names if name != cursor}
+        contracted = set(self.contract.columns.names) - {cursor, *_partition_columns(load)}
         self._preparation = Preparation(pipeline.name, self.dialect, self.target, pipeline.on_drift, contracted)
         own = [*([] if self.tombstones is None else [self.tombstones]), *load.companions(self.contract.columns)]
         self._beside = [Preparation(pipeline.name, self.dialect, table) for table in own]
@@ -164,10 +168,11 @@ class Assembly:
                     f"{name}: NullShare({bound.column!r}) is about a column that {self.pipeline.schema.__name__} does "
                     "not declare. Declare it there, or name another."
                 )
-            if isinstance(bound, RowCount) and self.feed:
+            extract = self.pipeline.extract
+            if isinstance(bound, RowCount) and (self.feed or (isinstance(extract, Derived) and extract.by)):
                 raise ConfigError(
-                    f"{name}: a feed brings what has changed since the last run, however long ago that was, so no "
-                    "number of rows is usual. Leave RowCount out."
+                    f"{name}: {extract.dataset!r} brings what has changed since the last run, however long ago that "
+                    "was, so no number of rows is usual. Leave RowCount out."
                 )
 
     def prepare_target(self) -> Prepared:
@@ -303,3 +308,10 @@ def _brings_partitions(pipeline: Pipeline, load: ReplacePartition, contract: Con
         if wrong:
             raise ConfigError(f"{pipeline.name}: ReplacePartition into {load.table!r} by {load.partition!r}: {why}.")
     return True
+
+
+def _partition_columns(load: Load) -> set[str]:
+    """The columns by which a load tells partitions: it cannot do without them."""
+    track = getattr(load, "track", None)
+    own = {load.partition} if isinstance(load, ReplacePartition) else set()
+    return own | ({track.column} if isinstance(track, Partitioned) else set())

@@ -113,7 +113,8 @@ def rebuilds(pipeline: Pipeline) -> bool:
     """Whether only a full refresh tells what is gone: one window holds all the source has, and the load deletes."""
     extract, load = pipeline.extract, pipeline.load
     whole = not isinstance(extract, Feed | Resumable | Derived) and extract.initial is None
-    return whole and load.deletes and not load.deletes_absent
+    # When what is gone went nobody knows, so it ends no version of a history.
+    return whole and load.deletes and not load.deletes_absent and not load.dated
 
 
 def _whole(window: Window, partitions: Partitioned | None) -> Window:

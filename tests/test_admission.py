@@ -19,7 +19,7 @@ from tasks.state.tables import runs, watermarks, windows
 from tasks.state.watermarks import Watermark
 from tasks.window import Window
 from tests.conftest import Databases
-from tests.orders import DAY, ORDERS, SNAPSHOT, START, loaded, order, put
+from tests.orders import DAY, ORDERS, SNAPSHOT, START, loaded, order, put, remove
 from tests.virtual_time import VirtualTime
 
 HOUR = timedelta(hours=1)
@@ -194,15 +194,14 @@ def test_an_explicit_window_of_a_mart_has_to_be_covered_like_any(sqlite: Databas
     assert isinstance(judge(asked, Watermark(), behind, mart), tuple)
 
 
-def test_a_full_refresh_is_not_cut_but_waits_until_the_upstreams_are_as_far_as_its_bound(sqlite: Databases) -> None:
-    """What did not come in is deleted, so it reads everything or nothing."""
+def test_a_full_refresh_ends_where_the_upstream_does_and_then_deletes_nothing(sqlite: Databases) -> None:
     put(sqlite.source, [order(number, day=number) for number in range(9)])
     cover(sqlite.target, START + 3 * DAY)
     run_pipeline(DEPENDENT)
-    assert run_pipeline(DEPENDENT, full_refresh=True).skipped is not None
-    cover(sqlite.target, BOUND)
-    counts = run_pipeline(DEPENDENT, full_refresh=True).counts
-    assert (counts.unchanged, counts.inserted) == (3, 6)
+    remove(sqlite.source, [1])
+    report = run_pipeline(DEPENDENT, full_refresh=True)
+    assert (report.window, report.counts.unchanged) == (Window(None, START + 3 * DAY), 2)
+    assert report.counts.deleted == 0
 
 
 def test_an_upstream_may_load_into_another_database(sqlite: Databases) -> None:

@@ -161,7 +161,9 @@ class Commit:
         lock_target(connection, attempt.target)
         now = self.dialect.clock(connection)
         whole: Status = "partial" if arrivals.partial else "committed"
-        complete_attempt(connection, attempt, whole, arrivals.read_at, now)
+        # A mart that had nothing to read says nothing of what others read.
+        idle = arrivals.unchanged and attempt.kind == "changes"
+        complete_attempt(connection, attempt, whole, None if idle else arrivals.read_at, now)
         self._check_staging(connection)
         # Of what did not come in no cursor tells when it went.
         if self.load.updates or self.load.deletes_absent:

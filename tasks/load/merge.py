@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     null,
     or_,
     select,
@@ -75,6 +76,22 @@ class Merge:
             if incoming.tombstones is not None:
                 self._tombstones = Tombstones(incoming.tombstones, target, staged, load.key, cursor)
                 self._buried = ~self._deleted & self._tombstones.buries
+        if incoming.complete:
+            self._let_what_was_read_win(true(), true())
+
+    def _let_what_was_read_win(self, there: ColumnElement[bool], came: ColumnElement[bool]) -> None:
+        """Of what was read whole the source holds nothing newer: what it has now is right, whatever its cursor.
+
+        But for a key of which something was rejected: that may be the newer version.
+
+        Args:
+            there: which rows of the target that is about.
+            came: which staged ones.
+        """
+        pairs = zip(key_columns(self.rejected), self.load.key, strict=True)
+        rejected = exists().where(*(column == self.target.c[name] for column, name in pairs))
+        self._stale = and_(self._stale, not_(and_(there, not_(rejected))))
+        self._buried = and_(self._buried, not_(came))
 
     def scope(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
         """Of which target rows the staged ones are all there is: conditions, any of which may hold, but only one."""
@@ -93,12 +110,22 @@ class Merge:
         repeated = select(literal(1)).select_from(self.staged).group_by(*key).having(func.count() > 1).limit(1)
         if connection.execute(repeated).first() is None:
             return cleared
-        order = [self.staged.c[name] for name in ([self.cursor] if self.cursor else []) + [ROW]]
-        newest_first = [column.desc() for column in order]
-        rank = func.row_number().over(partition_by=key, order_by=newest_first if self.load.updates else order)
+        rank = func.row_number().over(partition_by=key, order_by=self._best_first())
         ranked = select(self.staged.c[ROW], rank.label("rank")).subquery("ranked")
         losers = select(ranked.c[ROW]).where(ranked.c.rank > 1)
         return cleared + connection.execute(delete(self.staged).where(self.staged.c[ROW].in_(losers))).rowcount
+
+    def _best_first(self) -> list[ColumnElement[Any]]:
+        """The order of the staged rows of a key: that which is kept is the first."""
+        cursor = None if self.cursor is None else self.staged.c[self.cursor]
+        order: list[ColumnElement[Any]] = [*([] if cursor is None else [cursor]), self.staged.c[ROW]]
+        told = DELETED in self.staged.c
+        if not self.load.updates:
+            # A delete changes nothing there, so it may not stand for an event.
+            return [*([case((self._deleted, 1), else_=0)] if told else []), *order]
+        # A delete without a cursor is of the row it is about. Where NULLs sort differs by database.
+        unknown = [case((cursor.is_(None), 0), else_=1)] if told and cursor is not None else []
+        return [*unknown, *(column.desc() for column in order)]
 
     def classify(self, connection: Connection) -> Classes:
         """Count the staged rows by what will become of them; their keys are unique by now."""
@@ -189,7 +216,7 @@ class Merge:
             which = [self._did_not_come(connection) & some for some in self.scope(connection)]
             self._delete(connection, which, gone)
         if self._tombstones is not None:
-            self._tombstones.lift(connection)
+            self._tombstones.lift(connection, self._buried)
         return classes.changed + classes.new + classes.deleted + gone
 
     def _delete(self, connection: Connection, which: Sequence[ColumnElement[bool]], expected: int) -> None:
@@ -215,7 +242,8 @@ class Merge:
             parts |= parts_of(connection, by, before, both, self._kind().in_(["changed", "deleted"]))
         if gone:
             for some in self.scope(connection):
-                parts |= parts_of(connection, by, before, self.target, some, self._did_not_come(connection))
+                missing = self._did_not_come(connection)
+                parts |= parts_of(connection, by, before, self.target, some, missing, ~self._marked)
         return parts
 
     def _alive(self) -> list[ColumnElement[bool]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Date, Table, and_, exists, false, not_, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Date, Table, and_, false, not_, or_, select, true
 
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError
@@ -16,7 +16,6 @@ from tasks.load.strategy import checked_key
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Grain, Partitioned
-from tasks.state.dead_letters import key_columns
 from tasks.window import Window, joined_windows
 
 _AT_ONCE = 200
@@ -118,12 +117,10 @@ class PartitionMerge(Merge):
         self._ranges = incoming.scope
         self._scope: list[ColumnElement[bool]] | None = None
         if self.cursor == load.partition and incoming.scope is not None:
-            # Of what was read whole, the source holds nothing newer: such a row was taken away, or put back to an
-            # earlier time. One that came in, and was rejected, is there all the same.
-            pairs = zip(key_columns(self.rejected), load.key, strict=True)
-            rejected = exists().where(*(column == self.target.c[name] for column, name in pairs))
-            replaced = and_(self._within(incoming.scope), not_(rejected))
-            self._stale = and_(self._stale, not_(replaced))
+            there, came = (
+                self._within(incoming.scope, table.c[load.partition]) for table in (self.target, self.staged)
+            )
+            self._let_what_was_read_win(there, came)
 
     def scope(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
         """See `Merge.scope`."""
@@ -151,21 +148,22 @@ class PartitionMerge(Merge):
                 return [self._column.in_(select(arrived).where(*self._alive()))]
             ranges = tuple(map(self.by.window, parts_of(connection, self.by, arrived, self.staged, *self._alive())))
         joined = joined_windows(ranges)
-        return [self._within(joined[start : start + _AT_ONCE]) for start in range(0, len(joined), _AT_ONCE)]
+        places = range(0, len(joined), _AT_ONCE)
+        return [self._within(joined[start : start + _AT_ONCE], self._column) for start in places]
 
-    def _within(self, windows: Sequence[Window]) -> ColumnElement[bool]:
-        return or_(false(), *(and_(true(), *self._bounds(window)) for window in windows if not window.empty))
+    def _within(self, windows: Sequence[Window], column: ColumnElement[Any]) -> ColumnElement[bool]:
+        return or_(false(), *(and_(true(), *self._bounds(window, column)) for window in windows if not window.empty))
 
-    def _bounds(self, window: Window) -> Iterable[ColumnElement[bool]]:
+    def _bounds(self, window: Window, column: ColumnElement[Any]) -> Iterable[ColumnElement[bool]]:
         if window.start is not None:
-            yield self._at_or_after(window.start)
+            yield self._at_or_after(window.start, column)
         if window.end is not None:
-            yield not_(self._at_or_after(window.end))
+            yield not_(self._at_or_after(window.end, column))
 
-    def _at_or_after(self, instant: datetime) -> ColumnElement[bool]:
-        if isinstance(self._column.type, Date):
+    def _at_or_after(self, instant: datetime, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        if isinstance(column.type, Date):
             first = self.by.first_date(instant)
-            return self._column >= first if first is not None else false()
-        if isinstance(self._column.type, UtcDateTime):
-            return self._column >= instant
-        return self._column >= instant.replace(tzinfo=None)
+            return column >= first if first is not None else false()
+        if isinstance(column.type, UtcDateTime):
+            return column >= instant
+        return column >= instant.replace(tzinfo=None)

@@ -93,14 +93,14 @@ class Tombstones:
         )
         connection.execute(insert(self.table).from_select([*self._key, cursor], buried))
 
-    def lift(self, connection: Connection) -> None:
-        """Forget the delete of every key that has a newer row staged: from now on the row says what is older."""
-        staged, cursor = self._staged, self._cursor
-        newer = (
+    def lift(self, connection: Connection, buried: ColumnElement[bool]) -> None:
+        """Forget the delete of every key with a staged row that is not `buried`: now the row says what is older."""
+        staged = self._staged
+        returned = (
             select(*(staged.c[name] for name in self._key))
             .join(self.table, self.same_key)
-            .where(~staged.c[DELETED], self.table.c[cursor] < staged.c[cursor])
+            .where(~staged.c[DELETED], ~buried)
         )
         # A table of its own, since MariaDB deletes from none that the condition reads.
-        keys = select(newer.distinct().subquery("returned"))
+        keys = select(returned.distinct().subquery("returned"))
         connection.execute(delete(self.table).where(tuple_(*(self.table.c[name] for name in self._key)).in_(keys)))

@@ -116,7 +116,7 @@ def lock_target(connection: Connection, target: str) -> None:
 
 
 def complete_attempt(
-    connection: Connection, attempt: Attempt, status: Status, read_at: datetime, now: datetime
+    connection: Connection, attempt: Attempt, status: Status, read_at: datetime | None, now: datetime
 ) -> None:
     """Turn the attempt's `running` row into `status`; from here on this transaction owns the window.
 

@@ -16,11 +16,13 @@ from tasks.errors import ConfigError, SourceError
 from tasks.extract.deleted import with_operations
 from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
+from tasks.load.append import Append
+from tasks.load.partition import ReplacePartition
 from tasks.load.tombstones import tombstone_table
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
 from tests.conftest import Databases
-from tests.orders import DAY, ORDERS, SOURCE, START, order, put
+from tests.orders import DAY, ORDERS, SOURCE, START, loaded, order, put
 from tests.properties.effort import Prove, effort
 
 MARKED = Upsert("target", "fct_orders", key=["id"], soft_delete="deleted_at")
@@ -156,6 +158,67 @@ def test_in_whatever_order_changes_are_loaded_the_newest_of_each_row_decides(
     change = st.tuples(st.integers(0, 2), st.integers(0, 8), st.one_of(st.none(), st.sampled_from([1.0, 2.0])))
     changes = st.lists(change, min_size=1, max_size=10, unique_by=lambda one: one[:2])
     prove(st.tuples(changes, st.lists(st.integers(0, 10), max_size=3)), claim)
+
+
+def test_of_an_event_and_an_earlier_delete_of_its_key_in_one_batch_the_event_is_appended(sqlite: Databases) -> None:
+    append = replace(ORDERS, extract=events((1, 1, None), (1, 2, 2.0)), load=Append("target", "fct_orders", key=["id"]))
+    assert run_pipeline(append).counts.inserted == 1
+
+
+def test_a_delete_that_tells_no_time_is_newer_than_the_rows_beside_it(databases: Databases) -> None:
+    load((1, 1, 1.0))
+    rows = events((1, 2, 2.0), (1, 3, None)).rows.to_pylist()
+    rows[1]["updated_at"] = None
+    batch = RowsExtract(pa.Table.from_pylist(rows), "orders")
+    counts = run_pipeline(replace(ORDERS, extract=replace(batch, cursor="updated_at"))).counts
+    assert (counts.deduplicated, counts.deleted) == (1, 1)
+    assert alive(databases, soft=False) == {}
+
+
+def test_with_the_cursor_in_the_key_every_version_is_a_row_of_its_own(sqlite: Databases) -> None:
+    pipeline = replace(ORDERS, load=Upsert("target", "fct_orders", key=["id", "updated_at"]))
+    run_pipeline(replace(pipeline, extract=events((1, 1, 1.0), (1, 2, 2.0))))
+    assert run_pipeline(replace(pipeline, extract=events((1, 2, None)))).counts.deleted == 1
+    assert alive(sqlite, soft=False) == {1: 1.0}
+
+
+# What is read whole.
+
+
+@pytest.mark.parametrize("strategy", [ORDERS.load, MARKED], ids=["hard", "soft"])
+def test_a_full_refresh_brings_back_what_the_source_no_longer_marks(databases: Databases, strategy: Upsert) -> None:
+    """Without a new time an incremental run takes it for what was deleted."""
+    pipeline = replace(ORDERS, extract=FLAGGED, load=strategy)
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[])
+    run_pipeline(pipeline)
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[1])
+    run_pipeline(pipeline, START, START + 9 * DAY)
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[])
+    assert run_pipeline(pipeline, START, START + 9 * DAY).counts.stale == 1
+    run_pipeline(pipeline, full_refresh=True)
+    assert sorted(alive(databases, soft=strategy is MARKED)) == [1, 2]
+    assert run_pipeline(pipeline, START, START + 9 * DAY).counts.unchanged == 2
+
+
+def test_a_full_refresh_of_a_source_that_was_set_back_sets_the_target_back(databases: Databases) -> None:
+    put(databases.source, [order(1, amount=9, day=9), order(2)])
+    run_pipeline(ORDERS)
+    put(databases.source, [order(1, amount=5, day=5)])
+    assert run_pipeline(ORDERS, START, START + 9 * DAY).counts.stale == 1
+    assert run_pipeline(ORDERS, full_refresh=True).counts.updated == 1
+    assert [row["amount"] for row in loaded(databases.target)] == [5, 1]
+
+
+def test_a_replayed_day_brings_back_what_the_source_no_longer_marks(databases: Databases) -> None:
+    day = ReplacePartition("target", "fct_orders", key=["id"], partition="updated_at", grain="day", max_shrink=1.0)
+    pipeline = replace(ORDERS, extract=FLAGGED, load=day)
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[])
+    run_pipeline(pipeline)
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[1])
+    assert run_pipeline(pipeline, START + 5 * DAY, START + 6 * DAY).counts.deleted == 1
+    show(databases, [order(1, day=5), order(2, day=5)], gone=[])
+    assert run_pipeline(pipeline, START + 5 * DAY, START + 6 * DAY).counts.inserted == 1
+    assert sorted(alive(databases, soft=False)) == [1, 2]
 
 
 # What a table marks itself.

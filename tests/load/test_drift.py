@@ -19,6 +19,7 @@ from tasks.load.drift import SchemaDrift
 from tasks.load.preparation import Preparation
 from tasks.load.target import target_table
 from tasks.load.upsert import Upsert
+from tasks.partitioned import Partitioned
 from tasks.pipeline import Pipeline, ddl, run_pipeline
 from tasks.state.tables import runs
 from tasks.transform.contract import UtcTimestamp
@@ -174,6 +175,13 @@ def test_ignore_leaves_out_the_columns_that_are_not_there_and_says_so_once(
         [said] = [record.getMessage() for record in caplog.records if "on_drift='ignore'" in record.getMessage()]
         assert "the column 'region' is not there" in said
     assert set(types(databases.target)) == {"id", "customer", "amount", "updated_at"}
+
+
+def test_ignore_refuses_a_table_without_the_column_by_which_changed_partitions_are_told(sqlite: Databases) -> None:
+    create(sqlite)
+    tracking = Upsert("target", "fct_orders", key=["id"], track=Partitioned("region"))
+    with pytest.raises(TargetError, match="the column 'region' is not there"):
+        run_pipeline(replace(under("ignore", WIDER), load=tracking))
 
 
 def test_ignore_leaves_a_type_that_refuses_what_it_cannot_hold(postgresql: Databases) -> None:

@@ -38,7 +38,7 @@ from tasks.errors import ConservationError, HistoryError
 from tasks.load.staged_events import StagedEvents
 from tasks.load.timeline import Timeline
 from tasks.load.writer import Classes, Incoming
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
+from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, STAGING
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 _LONGEST = 53
@@ -79,10 +79,9 @@ class History:
         self._passed = incoming.passed
         self._clearings = tuple(incoming.clearings)
         self._key = list(load.key)
-        own = {ROW, DELETED, CHANGED_AT}
         # Of the contract's those that the target has: drift may be ignored.
         ours = [column.name for column in staged.columns if column.name in target.c]
-        self._columns = [name for name in ours if name not in {*own, *self._key}]
+        self._columns = [name for name in ours if name not in {*STAGING, *self._key}]
         self._tracked = [name for name in self._columns if name not in {*load.untracked, incoming.cursor}]
         self._ordered = incoming.cursor is None
         self._kept = Table(

@@ -12,7 +12,7 @@ from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError
 from tasks.load.merge import Merge
 from tasks.load.parts import parts_of
-from tasks.load.strategy import checked_key
+from tasks.load.strategy import checked_key, checked_share
 from tasks.load.target import target_table
 from tasks.load.writer import Incoming
 from tasks.partitioned import Grain, Partitioned
@@ -64,8 +64,7 @@ class ReplacePartition:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", checked_key("ReplacePartition", self.table, self.key))
-        if not 0 <= self.max_shrink <= 1:
-            raise ConfigError(f"{self._name}: max_shrink is a share from 0 to 1, got {self.max_shrink}.")
+        checked_share("ReplacePartition", self.table, self.max_shrink)
         _ = self.partitions
 
     @property

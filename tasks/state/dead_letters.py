@@ -40,6 +40,9 @@ DELETED = "etl_deleted"
 CHANGED_AT = "etl_changed_at"
 """When a staged change happened, in source time (UTC); only where the load keeps histories."""
 
+STAGING = frozenset({ROW, DELETED, CHANGED_AT})
+"""The columns of a staged row that are not the contract's."""
+
 _NAMELESS = "record:"
 """Before the hash of a letter's record, where the row has no key."""
 

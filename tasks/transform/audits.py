@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, Table, func, literal_column, sel
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConfigError, TargetError, TargetUnavailable, redact
 from tasks.sql_text import declared_sql, for_binding, parameters, standing_in, tables_in, tables_read
-from tasks.state.dead_letters import DELETED, ROW
+from tasks.state.dead_letters import DELETED, STAGING
 
 STAGED = "staged"
 """What an audit calls the rows on their way in."""
@@ -109,7 +109,7 @@ class AuditCheck:
 
     def _found(self, connection: Connection, audit: Audit) -> tuple[int, Sequence[Row[Any]]]:
         alive = [~self.staged.c[DELETED]] if DELETED in self.staged.c else []
-        rows = [column for column in self.staged.columns if column.name not in (ROW, DELETED)]
+        rows = [column for column in self.staged.columns if column.name not in STAGING]
         # SQLAlchemy doubles every percent sign for a driver that formats, and will do so again.
         staged = str(select(*rows).where(*alive).compile(connection)).replace("%%", "%")
         syntax = self.dialect.syntax

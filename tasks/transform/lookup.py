@@ -72,6 +72,11 @@ class Lookup:
             raise ConfigError(
                 f"Lookup: {type(self.extract).__name__} cannot be read whole. Give it a TableExtract or an ApiExtract."
             )
+        if getattr(self.extract, "tells_deletes", False):
+            raise ConfigError(
+                "Lookup: its extract tells which rows are gone, and a lookup would find them all the same. Leave "
+                "`deleted` out, and let a query of the extract select the rows that are there."
+            )
         what = f"Lookup({self.name!r})"
         if not self.on or not self.take:
             raise ConfigError(f"{what} needs columns to look up by, and to take: on={{...}}, take={{...}}.")

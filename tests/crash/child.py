@@ -128,6 +128,11 @@ class Child:
         assert code is not None, f"{self.job} did not end"
         return Outcome(exit_code=code, **(told if isinstance(told, dict) else {}))
 
+    def killed_after(self, seconds: float) -> None:
+        """Kill it `seconds` from now, or less where it ends before."""
+        wait([self._process.sentinel], seconds)
+        self.end()
+
     def end(self) -> None:
         """Kill it where it still runs."""
         if not self._parent_end.closed:

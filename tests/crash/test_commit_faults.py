@@ -5,7 +5,10 @@ compared with what undisturbed runs leave in a database of their own.
 """
 
 import contextlib
+import os
+import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tasks.embedded import EmbeddedPostgres
-from tests.crash.child import run_child
+from tests.crash.child import Child, run_child
 from tests.crash.fault_points import COMMIT, Point, all_points
 from tests.crash.scenarios import SCENARIOS, UPSERT, Scenario
 from tests.crash.state import State
@@ -22,6 +25,7 @@ from tests.crash.templates import ClusterHome, FolderHome, Home, MariadbHome, Re
 from tests.servers.cluster import remove_folder
 
 _AT_ONCE = 2
+_INSTANTS = 20
 _REPLIED = Point("after", COMMIT)
 
 Line = tuple[Template, Reference]
@@ -80,6 +84,31 @@ def test_a_connection_that_mariadb_ends_at_any_point_of_a_commit_leaves_all_or_n
 ) -> None:
     line = _line(scenario, home)
     _strike_each(_points(line), [line] * _AT_ONCE, _check_killed_backend)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@each_database
+@each_scenario
+def test_a_client_killed_at_whatever_instant_leaves_all_or_nothing(scenario: Scenario, home: Home) -> None:
+    """Twenty instants of a run, from its beginning to its end, drawn anew each time and told if one fails."""
+    template, reference = _line(scenario, home)
+    began = time.monotonic()
+    with template.copy() as url:
+        run_child(template.job(url))
+    longest = time.monotonic() - began
+    seed = int(os.environ.get("TIDEGATE_TEST_SEED", random.randrange(2**32)))
+    for instant in map(random.Random(seed).uniform, [0.0] * _INSTANTS, [longest] * _INSTANTS):
+        with template.copy() as url:
+            with Child(template.job(url)) as child:
+                child.killed_after(instant)
+            crashed = template.state(url)
+            committed = crashed.contents == reference.once.contents
+            assert committed or crashed.contents == reference.before.contents, f"torn, {instant} s, seed {seed}"
+            told = crashed.ledger[len(reference.before.ledger) :]
+            assert told in ([], ["running"], ["committed"]) and committed == (told == ["committed"]), told
+            known = ["crashed" if status == "running" else status for status in told]
+            _assert_rerun(template, reference, url, committed, *known)
 
 
 def _check_killed_client(template: Template, reference: Reference, point: Point) -> None:

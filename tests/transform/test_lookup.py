@@ -688,3 +688,9 @@ def test_mariadb_is_asked_for_the_keys_of_a_batch_too(mariadb: Databases) -> Non
         0.1,
     ]
     assert [missing[name] for name in taken] == [None] * 4
+
+
+def test_an_extract_that_tells_which_rows_are_gone_is_refused() -> None:
+    marked = TableExtract("source", "airports", deleted="gone")
+    with pytest.raises(ConfigError, match="its extract tells which rows are gone"):
+        Lookup(extract=marked, on={"dest": "faa"}, take={"name": "dest_name"})

@@ -152,7 +152,7 @@ def test_an_api_that_is_judged_by_its_windows_is_not_read_in_parts(sqlite: Datab
 
 def test_a_feed_has_no_usual_number_of_rows_but_a_share_of_nulls(sqlite: Databases) -> None:
     execute(sqlite.source, TABLE, "INSERT INTO bookings VALUES (1, NULL, 1), (2, 'B', 2)")
-    with pytest.raises(ConfigError, match=r"bookings: a feed brings what has changed.*Leave RowCount out"):
+    with pytest.raises(ConfigError, match=r"bookings: 'bookings' brings what has changed.*Leave RowCount out"):
         run_pipeline(replace(BOOKINGS, bounds=[RowCount()]))
     strict = replace(BOOKINGS, bounds=[NullShare("seat", max=0.4, min_rows=2, action="abort")])
     with pytest.raises(GuardRefused, match=r"50.0% of its 2 rows have no 'seat', and max=0.4"):

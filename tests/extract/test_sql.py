@@ -167,6 +167,18 @@ def test_a_commit_upstream_that_comes_in_between_is_read_by_the_next_run(postgre
     assert run_pipeline(mean).counts.extracted == 0
 
 
+def test_a_run_that_has_nothing_to_read_does_not_supersede_a_replay(sqlite: Databases) -> None:
+    load_orders(sqlite, order(1))
+    query = DAILY.extract.dataset
+    replayed = replace(DAILY, extract=Meanwhile("target", query=query, upstreams=[TRACKED.load], by=BY_DAY))
+    run_pipeline(replayed)
+    idle: list[int] = []
+    _hooks.append(lambda: idle.append(run_pipeline(DAILY).counts.extracted))
+    counts = run_pipeline(replayed, START, START + 9 * DAY).counts
+    _hooks.clear()
+    assert (counts.unchanged, idle) == (1, [0])
+
+
 def test_a_range_that_is_asked_for_is_read_in_whole_partitions_whatever_has_changed(databases: Databases) -> None:
     load_orders(databases, *(order(number, day=number) for number in range(6)))
     run_pipeline(DAILY)

@@ -216,6 +216,14 @@ def test_a_snapshot_stamps_the_clock_of_its_source_and_a_return_leaves_a_gap(dat
     assert terms(COMPARED) == {}
 
 
+def test_a_full_refresh_by_a_cursor_closes_nothing_since_nobody_knows_when_it_went(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1), order(2)])
+    run_pipeline(HISTORY)
+    remove(sqlite.source, [2])
+    report = run_pipeline(HISTORY, full_refresh=True)
+    assert (report.counts.deleted, report.counts.unchanged, report.windows[0].attempt.kind) == (0, 1, "incremental")
+
+
 def test_a_full_refresh_closes_what_the_source_has_lost(databases: Databases) -> None:
     """The refresh compares with nothing, so it is the marker before its rows that says what is gone."""
     put(databases.source, [order(1, 5), order(2, 5), order(3, 5)])

@@ -20,10 +20,8 @@ from tasks.extract.table import TableExtract
 from tasks.load.partition import ReplacePartition
 from tasks.load.preparation import Preparation, Prepared
 from tasks.load.strategy import Load
-from tasks.load.tombstones import tombstone_table
 from tasks.observe.context import flow_run_id
 from tasks.overrides import Overrides
-from tasks.partitioned import Partitioned
 from tasks.shrink import ShrinkLimit
 from tasks.state.feeds import feed_name
 from tasks.transform.bounds import Bound, NullShare, RowCount
@@ -42,11 +40,11 @@ class Assembly:
         overrides: guards that are set aside for this run, or None.
         feed: its extract, where that is a feed, else None.
         resumable: its extract, where that is read by windows in parts, else None.
-        changes: whether its rows may be deletes.
+        tells_deletes: whether rows may come in that say that they are gone.
         by_window: whether a window brings all that there is of the partitions it covers, and those are replaced.
         contract: the judge of its rows.
         target: the target table as the contract declares it; from `prepare_target` on, as it is written to.
-        tombstones: where its deletes are remembered, or None where no older version can come after one.
+        companions: the tables that the strategy keeps beside it.
         rejecting: rules over the window that make a row a dead letter.
         warning: those that are only counted.
         engine: the target database.
@@ -63,7 +61,7 @@ class Assembly:
         self.overrides = overrides
         self.feed = pipeline.extract if isinstance(pipeline.extract, Feed) else None
         self.resumable = pipeline.extract if isinstance(pipeline.extract, Resumable) else None
-        self.changes = load.dated or isinstance(pipeline.extract, Feed) or pipeline.extract.tells_deletes
+        self.tells_deletes = isinstance(pipeline.extract, Feed) or pipeline.extract.tells_deletes
         if self.feed and load.deletes_absent:
             raise ConfigError(
                 f"{pipeline.name}: {type(load).__name__} takes what did not come in for deleted, and a feed brings "
@@ -80,7 +78,7 @@ class Assembly:
                 f"{pipeline.extract.cursor!r} only a window of {pipeline.extract.dataset!r} comes in. Leave the cursor "
                 "out, or load with Upsert."
             )
-        if self.changes and isinstance(pipeline.transform, WholeWindow):
+        if self.tells_deletes and isinstance(pipeline.transform, WholeWindow):
             raise ConfigError(
                 f"{pipeline.name}: WholeWindow sees all rows of a window, and {pipeline.extract.dataset!r} tells "
                 "changes: those since the last run, and of a deleted row only its key. Transform its batches, and look "
@@ -108,17 +106,15 @@ class Assembly:
             reference.expect_time(pipeline.name, self.contract.columns)
         self.target = load.target(self.contract.columns)
         cursor = pipeline.extract.cursor
-        # With the cursor in the key every version is a row of its own.
-        ordered = cursor is not None and cursor not in self.contract.key
-        buries = self.changes and ordered and load.updates and load.deletes and not load.dated
-        self.tombstones = tombstone_table(self.target, load.key, cursor) if buries and cursor is not None else None
+        if load.track is not None:
+            load.track.check(self.contract.columns, f"{type(load).__name__} into {load.table!r}")
+        self.companions = tuple(load.companions(self.contract.columns, cursor, tells_deletes=self.tells_deletes))
         self.by_window = isinstance(load, ReplacePartition) and _brings_partitions(pipeline, load, self.contract)
         self.engine = engine(load.connection)
         self.dialect = dialect_of(self.engine)
         contracted = set(self.contract.columns.names) - {cursor, *_partition_columns(load)}
         self._preparation = Preparation(pipeline.name, self.dialect, self.target, pipeline.on_drift, contracted)
-        own = [*([] if self.tombstones is None else [self.tombstones]), *load.companions(self.contract.columns)]
-        self._beside = [Preparation(pipeline.name, self.dialect, table) for table in own]
+        self._beside = [Preparation(pipeline.name, self.dialect, table) for table in self.companions]
         self.dialect.refuse(pipeline.name, self.contract.columns, load.key)
         if isinstance(pipeline.extract, Derived):
             pipeline.extract.check(pipeline.name, self.dialect)
@@ -154,7 +150,7 @@ class Assembly:
                     f"{name}: the rule {rule.rule!r} is about the column {unknown[0]!r}, which "
                     f"{self.pipeline.schema.__name__} does not declare. Declare it there, or name another."
                 )
-            if self.changes and isinstance(rule, Unique) and rule.judges_versions(tuple(self.contract.key)):
+            if self.tells_deletes and isinstance(rule, Unique) and rule.judges_versions(tuple(self.contract.key)):
                 raise ConfigError(
                     f"{name}: the rule {rule.rule!r} holds the key of the load, and a feed brings a key as often as "
                     "its row has changed. Leave the rule out: the newest change of each key is loaded."
@@ -312,6 +308,5 @@ def _brings_partitions(pipeline: Pipeline, load: ReplacePartition, contract: Con
 
 def _partition_columns(load: Load) -> set[str]:
     """The columns by which a load tells partitions: it cannot do without them."""
-    track = getattr(load, "track", None)
     own = {load.partition} if isinstance(load, ReplacePartition) else set()
-    return own | ({track.column} if isinstance(track, Partitioned) else set())
+    return own | ({load.track.column} if load.track is not None else set())

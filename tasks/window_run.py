@@ -62,7 +62,7 @@ class WindowRun:
             self.attempt.staged_table,
             contract.columns,
             key=contract.key,
-            changes=assembly.changes,
+            changes=assembly.tells_deletes,
             dated=self.pipeline.load.dated,
         )
         self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
@@ -165,7 +165,7 @@ class WindowRun:
         judge, cursor_of = self.parts.contract.judge, None
         if self.pipeline.load.dated:
             judge = Dating(self.parts.contract, lambda: chunk.dated_at if isinstance(chunk, Dated) else None).judge
-        elif self.parts.changes:
+        elif self.parts.tells_deletes:
             judge = partial(judge_changes, self.parts.contract)
         # What is read in parts tells the highest cursor itself, and may hold rows that have none.
         if not isinstance(extract, Feed | Resumable) and extract.cursor is not None:
@@ -221,7 +221,7 @@ class WindowRun:
             load=pipeline.load,
             cursor=pipeline.extract.cursor,
             target=parts.target,
-            tombstones=parts.tombstones,
+            companions=parts.companions,
             staged=self.staged,
             rejected=self.rejected,
             arrivals=arrivals,

@@ -94,7 +94,7 @@ class Commit:
         load: the strategy.
         cursor: the target's cursor column, or None.
         target: the target table.
-        tombstones: where its deletes are remembered, or None.
+        companions: the tables that the strategy keeps beside it.
         staged: good rows on their way in.
         rejected: dead letters on their way in.
         arrivals: what was staged.
@@ -116,7 +116,7 @@ class Commit:
     load: Load
     cursor: str | None
     target: Table
-    tombstones: Table | None
+    companions: Sequence[Table]
     staged: Table
     rejected: Table
     arrivals: Arrivals
@@ -166,7 +166,7 @@ class Commit:
         complete_attempt(connection, attempt, whole, None if idle else arrivals.read_at, now)
         self._check_staging(connection)
         # Of what did not come in no cursor tells when it went.
-        if self.load.updates or self.load.deletes_absent:
+        if self.load.updates:
             by_cursor = self.cursor is not None and not (self.load.deletes_absent or arrivals.complete)
             refuse_if_superseded(connection, attempt, arrivals.opened_at, by_refresh=by_cursor)
 
@@ -177,7 +177,7 @@ class Commit:
             rejected=self.rejected,
             cursor=self.cursor,
             now=now,
-            tombstones=self.tombstones,
+            companions=self.companions,
             cleared_at=arrivals.cleared_at,
             passed=arrivals.passed,
             scope=arrivals.scope,

@@ -5,17 +5,14 @@ is kept beside them because no version shows it. From these events alone the ver
 differs is written.
 """
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     FromClause,
-    MetaData,
     Select,
     Table,
     and_,
@@ -38,11 +35,8 @@ from tasks.errors import ConservationError, HistoryError
 from tasks.load.staged_events import StagedEvents
 from tasks.load.timeline import Timeline
 from tasks.load.writer import Classes, Incoming
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, STAGING
+from tasks.state.staged import CHANGED_AT, DELETED, OWN, ROW
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
-
-_LONGEST = 53
-"""Bytes of a name, so that PostgreSQL takes it with what is added to it."""
 
 
 class Tracking(Protocol):
@@ -55,14 +49,6 @@ class Tracking(Protocol):
     @property
     def untracked(self) -> Sequence[str]:
         """Columns whose change opens no version."""
-
-
-def events_name(table: str) -> str:
-    """What the table is called that keeps the events beside the versions in `table`."""
-    schema, dot, name = table.rpartition(".")
-    if len(name.encode()) > _LONGEST:
-        name = f"{name[: _LONGEST - 17]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return f"{schema}{dot}{name}_events"
 
 
 class History:
@@ -81,15 +67,10 @@ class History:
         self._key = list(load.key)
         # Of the contract's those that the target has: drift may be ignored.
         ours = [column.name for column in staged.columns if column.name in target.c]
-        self._columns = [name for name in ours if name not in {*STAGING, *self._key}]
+        self._columns = [name for name in ours if name not in {*OWN, *self._key}]
         self._tracked = [name for name in self._columns if name not in {*load.untracked, incoming.cursor}]
         self._ordered = incoming.cursor is None
-        self._kept = Table(
-            events_name(target.name),
-            MetaData(),
-            *(Column(column.name, column.type) for column in staged.columns if column.name != ROW),
-            schema=target.schema,
-        )
+        [self._kept] = incoming.companions
         self._events = StagedEvents(
             self._key, self._columns, staged, incoming.rejected, target, self._kept, self._clearings
         )

@@ -36,8 +36,9 @@ from tasks.load.strategy import Load
 from tasks.load.tombstones import Tombstones
 from tasks.load.writer import Classes, Incoming
 from tasks.partitioned import Partitioned
-from tasks.state.dead_letters import DELETED, ROW, key_columns
+from tasks.state.dead_letters import key_columns
 from tasks.state.partitions import raise_versions
+from tasks.state.staged import DELETED, ROW, alive, best_first
 
 
 class Merge:
@@ -46,12 +47,10 @@ class Merge:
     Args:
         load: the strategy.
         incoming: what has been staged.
-        track: the partitions whose versions are raised where rows of them change, or None.
     """
 
-    def __init__(self, load: Load, incoming: Incoming, track: Partitioned | None = None) -> None:
+    def __init__(self, load: Load, incoming: Incoming) -> None:
         self.load = load
-        self.track = track
         self.target = target = incoming.target
         self.staged = staged = incoming.staged
         self.cursor = cursor = incoming.cursor
@@ -73,8 +72,8 @@ class Merge:
         self._tombstones: Tombstones | None = None
         if cursor is not None and load.updates:
             self._stale = func.coalesce(target.c[cursor] > staged.c[cursor], false())
-            if incoming.tombstones is not None:
-                self._tombstones = Tombstones(incoming.tombstones, target, staged, load.key, cursor)
+            for table in incoming.companions:
+                self._tombstones = Tombstones(table, target, staged, load.key, cursor)
                 self._buried = ~self._deleted & self._tombstones.buries
         if incoming.complete:
             self._let_what_was_read_win(true(), true())
@@ -110,22 +109,11 @@ class Merge:
         repeated = select(literal(1)).select_from(self.staged).group_by(*key).having(func.count() > 1).limit(1)
         if connection.execute(repeated).first() is None:
             return cleared
-        rank = func.row_number().over(partition_by=key, order_by=self._best_first())
+        order = best_first(self.staged, self.cursor, newest=self.load.updates)
+        rank = func.row_number().over(partition_by=key, order_by=order)
         ranked = select(self.staged.c[ROW], rank.label("rank")).subquery("ranked")
         losers = select(ranked.c[ROW]).where(ranked.c.rank > 1)
         return cleared + connection.execute(delete(self.staged).where(self.staged.c[ROW].in_(losers))).rowcount
-
-    def _best_first(self) -> list[ColumnElement[Any]]:
-        """The order of the staged rows of a key: that which is kept is the first."""
-        cursor = None if self.cursor is None else self.staged.c[self.cursor]
-        order: list[ColumnElement[Any]] = [*([] if cursor is None else [cursor]), self.staged.c[ROW]]
-        told = DELETED in self.staged.c
-        if not self.load.updates:
-            # A delete changes nothing there, so it may not stand for an event.
-            return [*([case((self._deleted, 1), else_=0)] if told else []), *order]
-        # A delete without a cursor is of the row it is about. Where NULLs sort differs by database.
-        unknown = [case((cursor.is_(None), 0), else_=1)] if told and cursor is not None else []
-        return [*unknown, *(column.desc() for column in order)]
 
     def classify(self, connection: Connection) -> Classes:
         """Count the staged rows by what will become of them; their keys are unique by now."""
@@ -182,8 +170,8 @@ class Merge:
 
     def write(self, connection: Connection, classes: Classes, gone: int) -> int:
         """See `Writer.write`."""
-        if self.track is not None:
-            parts = self._changing(connection, self.track, classes, gone)
+        if self.load.track is not None:
+            parts = self._changing(connection, self.load.track, classes, gone)
             raise_versions(connection, self.load.table, parts)
         if self._tombstones is not None:
             self._tombstones.write(connection, self._stale)
@@ -248,7 +236,7 @@ class Merge:
 
     def _alive(self) -> list[ColumnElement[bool]]:
         """What a staged row has to fulfil to be written."""
-        return [*([~self._deleted] if DELETED in self.staged.c else []), *([~self._buried] if self._tombstones else [])]
+        return [*alive(self.staged), *([~self._buried] if self._tombstones else [])]
 
     def _did_not_come(self, connection: Connection) -> ColumnElement[bool]:
         """Target rows whose key is neither staged nor among the dead letters."""

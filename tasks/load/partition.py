@@ -14,6 +14,7 @@ from tasks.load.merge import Merge
 from tasks.load.parts import parts_of
 from tasks.load.strategy import checked_key, checked_share
 from tasks.load.target import target_table
+from tasks.load.tombstones import tombstones
 from tasks.load.writer import Incoming
 from tasks.partitioned import Grain, Partitioned
 from tasks.window import Window, joined_windows
@@ -79,8 +80,6 @@ class ReplacePartition:
             ConfigError: the partition column is missing, may be NULL, or has no such grain.
         """
         self.partitions.check(columns, self._name)
-        if self.track is not None:
-            self.track.check(columns, self._name)
         if columns.field(self.partition).nullable and self.partition not in self.key:
             raise ConfigError(
                 f"{self._name}: a row without {self.partition!r} is in no partition. Declare the column not nullable, "
@@ -88,9 +87,9 @@ class ReplacePartition:
             )
         return target_table(self.table, self.key, columns)
 
-    def companions(self, columns: pa.Schema) -> Sequence[Table]:
-        """See `Load.companions`: none."""
-        return ()
+    def companions(self, columns: pa.Schema, cursor: str | None, *, tells_deletes: bool) -> Sequence[Table]:
+        """See `Load.companions`: the tombstones, where an older version of a row may come after its delete."""
+        return tombstones(self.target(columns), self.key, cursor) if tells_deletes else ()
 
     def writer(self, incoming: Incoming) -> "PartitionMerge":
         """See `Load.writer`."""
@@ -110,7 +109,7 @@ class PartitionMerge(Merge):
     """
 
     def __init__(self, load: ReplacePartition, incoming: Incoming) -> None:
-        super().__init__(load, incoming, load.track)
+        super().__init__(load, incoming)
         self.by = load.partitions
         self._column: ColumnElement[Any] = self.target.c[load.partition]
         self._ranges = incoming.scope

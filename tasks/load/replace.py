@@ -46,14 +46,12 @@ class Replace:
 
     def target(self, columns: pa.Schema) -> Table:
         """See `Load.target`: the contract's columns, the key as primary key."""
-        if self.track is not None:
-            self.track.check(columns, f"Replace into {self.table!r}")
         return target_table(self.table, self.key, columns)
 
-    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+    def companions(self, columns: pa.Schema, cursor: str | None, *, tells_deletes: bool) -> Sequence[Table]:
         """See `Load.companions`: none."""
         return ()
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""
-        return Merge(self, incoming, self.track)
+        return Merge(self, incoming)

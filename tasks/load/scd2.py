@@ -8,11 +8,11 @@ from sqlalchemy import Table
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ConfigError
-from tasks.load.history import History, events_name
+from tasks.load.history import History
 from tasks.load.strategy import checked_key
-from tasks.load.target import target_table
+from tasks.load.target import name_beside, target_table
 from tasks.load.writer import Incoming
-from tasks.state.dead_letters import CHANGED_AT, DELETED
+from tasks.state.staged import CHANGED_AT, DELETED
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 
@@ -28,7 +28,7 @@ class Scd2:
 
     Without a cursor changes come in the order of their times, and a row that is as it was is no change.
 
-    Beside the target, `<table>_events` keeps what no version shows as it was: deletes, and changes that made no
+    Beside the target, `etl_events_<table>` keeps what no version shows as it was: deletes, and changes that made no
     difference when they came. It holds at most one row for each change of a key.
 
     Attributes:
@@ -49,6 +49,7 @@ class Scd2:
     soft_delete = None
     deletes_absent = False
     dated = True
+    track = None
     max_shrink = 0.0
 
     def __post_init__(self) -> None:
@@ -86,11 +87,13 @@ class Scd2:
         ]
         return target_table(self.table, (*self.key, VALID_FROM), pa.schema([*columns, *own]))
 
-    def companions(self, columns: pa.Schema) -> Sequence[Table]:
+    def companions(self, columns: pa.Schema, cursor: str | None, *, tells_deletes: bool) -> Sequence[Table]:
         """See `Load.companions`: the changes that no version shows as they were."""
         own = [pa.field(CHANGED_AT, UTC_TIMESTAMP, nullable=False), pa.field(DELETED, pa.bool_(), nullable=False)]
         plain = [field.with_nullable(True) for field in columns]
-        return (target_table(events_name(self.table), (*self.key, CHANGED_AT), pa.schema([*plain, *own])),)
+        schema, dot, name = self.table.rpartition(".")
+        events = f"{schema}{dot}{name_beside(name, 'events')}"
+        return (target_table(events, (*self.key, CHANGED_AT), pa.schema([*plain, *own])),)
 
     def writer(self, incoming: Incoming) -> History:
         """See `Load.writer`."""

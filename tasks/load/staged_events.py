@@ -31,7 +31,8 @@ from sqlalchemy import (
 
 from tasks.change_columns import Clearing
 from tasks.column_types import UtcDateTime
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, key_columns
+from tasks.state.dead_letters import key_columns
+from tasks.state.staged import CHANGED_AT, DELETED, ROW
 from tasks.version_columns import IS_CURRENT, VALID_FROM
 
 SETTLED = 1 << 62

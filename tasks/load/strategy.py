@@ -12,6 +12,7 @@ from sqlalchemy import Table
 
 from tasks.errors import ConfigError
 from tasks.load.writer import Incoming, Writer
+from tasks.partitioned import Partitioned
 
 
 class Load(Protocol):
@@ -53,11 +54,21 @@ class Load(Protocol):
     def dated(self) -> bool:
         """Whether every staged row has to have its source time, in `etl_changed_at`, and to say whether it is gone."""
 
+    @property
+    def track(self) -> Partitioned | None:
+        """The partitions of the target whose changes are recorded for who reads them; see `tasks.state.partitions`."""
+
     def target(self, columns: pa.Schema) -> Table:
         """The target table for a contract's columns; a field that is not nullable is NOT NULL."""
 
-    def companions(self, columns: pa.Schema) -> Sequence[Table]:
-        """Tables that the strategy keeps beside the target, created with it; most need none."""
+    def companions(self, columns: pa.Schema, cursor: str | None, *, tells_deletes: bool) -> Sequence[Table]:
+        """Tables that the strategy keeps beside the target, created with it.
+
+        Args:
+            columns: the contract's columns.
+            cursor: column that orders the versions of a row, or None.
+            tells_deletes: whether rows may come in that say that they are gone.
+        """
 
     def writer(self, incoming: Incoming) -> Writer:
         """What writes an attempt's rows."""

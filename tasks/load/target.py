@@ -1,5 +1,6 @@
 """The target table and its staging, as the contract declares them."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -7,7 +8,10 @@ import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Column, MetaData, Table
 
 from tasks.column_types import COMMENT, MAX_LENGTH, TABLE_OPTIONS, UtcDateTime, key_type, sql_type
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, join_index
+from tasks.state.staged import CHANGED_AT, DELETED, ROW, join_index
+
+_LONGEST = 63
+"""Bytes of a name."""
 
 
 def target_table(table: str, key: Sequence[str], columns: pa.Schema) -> Table:
@@ -49,7 +53,7 @@ def staged_table(
         columns: the contract's columns.
         key: names of key columns, which have an index where a join needs one.
         changes: rows may be deletes; `etl_deleted` tells which.
-        dated: `etl_changed_at` tells when each change happened.
+        dated: likewise, and `etl_changed_at` tells when each change happened.
     """
     return Table(
         name,
@@ -59,11 +63,20 @@ def staged_table(
             Column(field.name, key_type(field) if field.name in key else sql_type(field.type), nullable=True)
             for field in columns
         ),
-        *([Column(DELETED, Boolean, nullable=False)] if changes else []),
+        *([Column(DELETED, Boolean, nullable=False)] if changes or dated else []),
         *([Column(CHANGED_AT, UtcDateTime, nullable=False)] if dated else []),
         *join_index(name, key),
         **TABLE_OPTIONS,
     )
+
+
+def name_beside(target: str, what: str) -> str:
+    """What a table of tidegate's own beside `target` is called; at most 63 bytes, as PostgreSQL takes."""
+    name = f"etl_{what}_{target}"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    told = hashlib.sha256(target.encode()).hexdigest()[:16]
+    return f"{name.encode()[: _LONGEST - 17].decode(errors='ignore')}_{told}"
 
 
 def without(target: Table, names: Collection[str]) -> Table:

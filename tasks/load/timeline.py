@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, Select, and_, case, false, func, not_, or_, select
 
 from tasks.column_types import UtcDateTime
-from tasks.state.dead_letters import CHANGED_AT, DELETED
+from tasks.state.staged import CHANGED_AT, DELETED
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
 

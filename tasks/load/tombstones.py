@@ -1,6 +1,5 @@
 """`Tombstones`: what has been deleted, and as of when, so that an older version of it that comes late stays out."""
 
-import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy import (
@@ -21,33 +20,34 @@ from sqlalchemy import (
 )
 
 from tasks.column_types import TABLE_OPTIONS
-from tasks.state.dead_letters import DELETED
-
-_PREFIX = "etl_tombstones_"
-_LONGEST = 60
+from tasks.load.target import name_beside
+from tasks.state.staged import DELETED
 
 
-def tombstone_table(target: Table, key: Sequence[str], cursor: str) -> Table:
-    """Keys that are gone from `target`, each with the cursor of its delete; it lies beside the target.
+def tombstones(target: Table, key: Sequence[str], cursor: str | None) -> tuple[Table, ...]:
+    """The table of keys that are gone from `target`, each with the cursor of its delete; it lies beside the target.
+
+    None where no older version of a row can come after its delete: without a cursor the order of the changes decides,
+    and with the cursor in the key every version is a row of its own.
 
     Args:
         target: the target table.
         key: its key columns.
-        cursor: the column that orders the versions of a row.
+        cursor: the column that orders the versions of a row, or None.
     """
-    name = _PREFIX + target.name
-    if len(name.encode()) > _LONGEST:
-        name = name[: _LONGEST - 17] + "_" + hashlib.sha256(target.name.encode()).hexdigest()[:16]
+    if cursor is None or cursor in key:
+        return ()
     columns = [Column(part, target.c[part].type, primary_key=True, autoincrement=False) for part in key]
     deleted_at = Column(cursor, target.c[cursor].type, nullable=False)
-    return Table(name, MetaData(), *columns, deleted_at, schema=target.schema, **TABLE_OPTIONS)
+    name = name_beside(target.name, "tombstones")
+    return (Table(name, MetaData(), *columns, deleted_at, schema=target.schema, **TABLE_OPTIONS),)
 
 
 class Tombstones:
     """The tombstones of a target, seen from the rows that have been staged for it.
 
     Args:
-        table: from `tombstone_table`.
+        table: from `tombstones`.
         target: the target table.
         staged: good rows, deletes among them.
         key: the target's key columns.

@@ -11,6 +11,7 @@ from tasks.errors import ConfigError
 from tasks.load.merge import Merge
 from tasks.load.strategy import checked_key, checked_share
 from tasks.load.target import target_table
+from tasks.load.tombstones import tombstones
 from tasks.load.writer import Incoming
 from tasks.partitioned import Partitioned
 
@@ -56,8 +57,6 @@ class Upsert:
         Raises:
             ConfigError: the contract has a column of the mark's name.
         """
-        if self.track is not None:
-            self.track.check(columns, f"Upsert into {self.table!r}")
         if self.soft_delete is None:
             return target_table(self.table, self.key, columns)
         if self.soft_delete in columns.names:
@@ -68,10 +67,10 @@ class Upsert:
         marked = pa.field(self.soft_delete, UTC_TIMESTAMP, nullable=True)
         return target_table(self.table, self.key, columns.append(marked))
 
-    def companions(self, columns: pa.Schema) -> Sequence[Table]:
-        """See `Load.companions`: none."""
-        return ()
+    def companions(self, columns: pa.Schema, cursor: str | None, *, tells_deletes: bool) -> Sequence[Table]:
+        """See `Load.companions`: the tombstones, where an older version of a row may come after its delete."""
+        return tombstones(self.target(columns), self.key, cursor) if tells_deletes else ()
 
     def writer(self, incoming: Incoming) -> Merge:
         """See `Load.writer`."""
-        return Merge(self, incoming, self.track)
+        return Merge(self, incoming)

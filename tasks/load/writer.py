@@ -21,7 +21,7 @@ class Incoming:
         rejected: dead letters.
         cursor: column that orders the versions of a row, or None.
         now: target clock, UTC, of the commit.
-        tombstones: where deletes are remembered; see `tasks.load.tombstones`. None: nowhere.
+        companions: the tables that the strategy keeps beside the target; see `Load.companions`.
         cleared_at: `etl_row` from which on the staged rows are all there is, or None; see `tasks.change_columns`.
         passed: rows with a lower cursor are late, if it is of the cursor's kind; None: no row is.
         scope: half-open ranges of the partition column, UTC, of which the staged rows are all there is; None: nobody
@@ -35,7 +35,7 @@ class Incoming:
     rejected: Table
     cursor: str | None
     now: datetime
-    tombstones: Table | None = None
+    companions: Sequence[Table] = ()
     cleared_at: int | None = None
     passed: datetime | int | str | None = None
     scope: tuple[Window, ...] | None = None

@@ -13,7 +13,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
     and_,
     case,
     exists,
@@ -28,20 +27,9 @@ from sqlalchemy import (
 from tasks.column_types import TABLE_OPTIONS, UTC_TIMESTAMP, UtcDateTime, key_type, sql_type
 from tasks.dialects.dialect import Dialect
 from tasks.state.attempts import Attempt
+from tasks.state.staged import ROW, join_index
 from tasks.state.tables import dead_letters, runs
 from tasks.window import Window
-
-ROW = "etl_row"
-"""The number of a row in its window; unique there. See `Contract`."""
-
-DELETED = "etl_deleted"
-"""Whether a staged row is one that is gone from the source; only its key is filled then."""
-
-CHANGED_AT = "etl_changed_at"
-"""When a staged change happened, in source time (UTC); only where the load keeps histories."""
-
-STAGING = frozenset({ROW, DELETED, CHANGED_AT})
-"""The columns of a staged row that are not the contract's."""
 
 _NAMELESS = "record:"
 """Before the hash of a letter's record, where the row has no key."""
@@ -74,15 +62,6 @@ def rejected_table(name: str, key: pa.Schema) -> Table:
         for field in rejected_schema(key)
     ]
     return Table(name, MetaData(), *columns, *join_index(name, keys), **TABLE_OPTIONS)
-
-
-def join_index(table: str, key: Sequence[str]) -> list[UniqueConstraint]:
-    """An index of a staging table by its key, on a database that joins by nothing else: row by row.
-
-    The number of the row is in it, so that it may be declared, and made, with the table.
-    """
-    joins_by_index: Any = ("mysql", "mariadb")
-    return [UniqueConstraint(*key, ROW, name=f"{table}_key").ddl_if(dialect=joins_by_index)] if key else []
 
 
 def key_columns(rejected: Table) -> list[ColumnElement[Any]]:

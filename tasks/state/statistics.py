@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from sqlalchemy import Connection, select
 
 from tasks.state.attempts import Attempt
-from tasks.state.dead_letters import DELETED, STAGING
+from tasks.state.staged import DELETED, OWN
 from tasks.state.tables import runs
 from tasks.window import Window
 
@@ -31,7 +31,7 @@ class Statistics:
         """Those of a judged batch; see `tasks.transform.contract.Judged`."""
         if DELETED in valid.column_names and pc.any(valid.column(DELETED)).as_py():
             valid = valid.filter(pc.invert(valid.column(DELETED)))
-        names = [name for name in valid.column_names if name not in STAGING]
+        names = [name for name in valid.column_names if name not in OWN]
         return cls(valid.num_rows, {name: valid.column(name).null_count for name in names})
 
     def __add__(self, other: "Statistics") -> "Statistics":

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, Table, func, literal_column, sel
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConfigError, TargetError, TargetUnavailable, redact
 from tasks.sql_text import declared_sql, for_binding, parameters, standing_in, tables_in, tables_read
-from tasks.state.dead_letters import DELETED, STAGING
+from tasks.state.staged import OWN, alive
 
 STAGED = "staged"
 """What an audit calls the rows on their way in."""
@@ -108,10 +108,9 @@ class AuditCheck:
         return None
 
     def _found(self, connection: Connection, audit: Audit) -> tuple[int, Sequence[Row[Any]]]:
-        alive = [~self.staged.c[DELETED]] if DELETED in self.staged.c else []
-        rows = [column for column in self.staged.columns if column.name not in STAGING]
+        rows = [column for column in self.staged.columns if column.name not in OWN]
         # SQLAlchemy doubles every percent sign for a driver that formats, and will do so again.
-        staged = str(select(*rows).where(*alive).compile(connection)).replace("%%", "%")
+        staged = str(select(*rows).where(*alive(self.staged)).compile(connection)).replace("%%", "%")
         syntax = self.dialect.syntax
         # Not by WITH: on MariaDB a WITH of the author's own would not see it.
         sql = for_binding(standing_in(audit.sql, syntax, STAGED, f"({staged})"), syntax)

@@ -18,7 +18,7 @@ from pandera.errors import SchemaError, SchemaErrors
 from tasks.change_columns import Clearing, Marker
 from tasks.column_types import UTC_TIMESTAMP, storable
 from tasks.errors import ContractError
-from tasks.state.dead_letters import ROW
+from tasks.state.staged import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
 from tasks.transform.holding import FindUnheld, holds_everything, set_apart, told

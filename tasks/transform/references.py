@@ -8,6 +8,7 @@ from sqlalchemy import Boolean, ColumnElement, and_, column, exists, or_, table,
 
 from tasks.column_types import UTC_TIMESTAMP, UtcDateTime
 from tasks.errors import ConfigError
+from tasks.state.staged import alive
 from tasks.transform.window_rules import StagedRows
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
@@ -105,4 +106,4 @@ class References:
         elif self.as_of is not None:
             time = rows.table.c[self.as_of]
             found = found.where(other.c[VALID_FROM] <= time, or_(other.c[VALID_TO].is_(None), time < other.c[VALID_TO]))
-        return and_(value.is_not(None), *rows.alive(rows.table), ~found)
+        return and_(value.is_not(None), *alive(rows.table), ~found)

@@ -6,7 +6,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, func, select
 
 from tasks.errors import ConfigError
-from tasks.state.dead_letters import ROW
+from tasks.state.staged import ROW, alive, best_first
 from tasks.transform.window_rules import StagedRows
 
 
@@ -54,10 +54,9 @@ class Unique:
         ordered = [rows.cursor] if rows.cursor else []
         competing = select(staged)
         if not self.judges_versions(tuple(rows.key)):
-            newest = [staged.c[name] for name in (*ordered, ROW)]
             version = func.row_number().over(
                 partition_by=[staged.c[name] for name in rows.key],
-                order_by=[column.desc() for column in newest] if rows.newest else newest,
+                order_by=best_first(staged, rows.cursor, newest=rows.newest),
             )
             competing = competing.add_columns(version.label("etl_version"))
         if rows.cleared_at is not None:
@@ -71,7 +70,7 @@ class Unique:
         counted = func.count().over(partition_by=same)
         ranked = (
             select(there.c[ROW], (place if self.keep == "first" else counted).label("etl_place"))
-            .where(*known, *loaded, *rows.alive(there))
+            .where(*known, *loaded, *alive(there))
             .subquery("ranked")
         )
         return staged.c[ROW].in_(select(ranked.c[ROW]).where(ranked.c["etl_place"] > 1))

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, case, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, case, delete, func, insert, or_, select
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.spool import Spool
-from tasks.state.dead_letters import DELETED, ROW
+from tasks.state.staged import ROW
 from tasks.transform.contract import SIBLINGS, letters
 from tasks.transform.reasons import Reason, reason
 from tasks.transform.record import encode
@@ -38,10 +38,6 @@ class StagedRows:
     cursor: str | None = None
     newest: bool = True
     cleared_at: int | None = None
-
-    def alive(self, rows: FromClause) -> list[ColumnElement[bool]]:
-        """Conditions that leave out the deletes; `rows` is the table, or something that has its columns."""
-        return [~rows.c[DELETED]] if DELETED in rows.c else []
 
 
 class WindowRule(Protocol):

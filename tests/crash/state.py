@@ -65,7 +65,7 @@ def read_state(url: str, table: str = "fct_changes") -> State:
 def _read(connection: Connection, table: str) -> State:
     quote = connection.dialect.identifier_preparer.quote
     present = set(inspect(connection).get_table_names())
-    beside = {table, f"etl_tombstones_{table}", f"{table}_events"} & present
+    beside = {table, f"etl_tombstones_{table}", f"etl_events_{table}"} & present
     rows = [(name, *row) for name in beside for row in connection.execute(text(f"SELECT * FROM {quote(name)}"))]
     letter_columns = [dead_letters.c[name] for name in _LETTER]
     letters = connection.execute(select(*letter_columns, dead_letters.c.closed_at, dead_letters.c.closed_run_id))

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 
 from tasks.dialects import dialect_of
 from tasks.load.target import staged_table
-from tasks.state.dead_letters import ROW
+from tasks.state.staged import ROW
 from tests.conftest import Databases
 
 TEXT, BYTES = pa.field("a", pa.string(), metadata={"max_length": "700"}), pa.field("a", pa.binary())

@@ -15,7 +15,7 @@ from tasks.column_types import sql_type, storable
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError
 from tasks.load.target import staged_table
-from tasks.state.dead_letters import ROW
+from tasks.state.staged import ROW
 from tasks.transform.columns import as_frame, cast_column
 from tests.conftest import Databases
 from tests.properties.effort import Prove, effort

@@ -19,7 +19,6 @@ from tasks.load.replace import Replace
 from tasks.load.scd2 import Scd2
 from tasks.load.strategy import Load
 from tasks.load.target import staged_table
-from tasks.load.tombstones import tombstone_table
 from tasks.load.upsert import Upsert
 from tasks.load.writer import Classes, Incoming
 from tasks.state.dead_letters import rejected_table
@@ -121,13 +120,11 @@ def statements(case: Case, dialect: Dialect) -> list[str]:
     target = load.target(COLUMNS)
     incoming = Incoming(
         target=target,
-        staged=staged_table(
-            "etl_staged_1", COLUMNS, key=load.key, changes=case.changes or load.dated, dated=load.dated
-        ),
+        staged=staged_table("etl_staged_1", COLUMNS, key=load.key, changes=case.changes, dated=load.dated),
         rejected=rejected_table("etl_rejected_1", pa.schema([COLUMNS.field(name) for name in load.key])),
         cursor=case.cursor,
         now=datetime(2026, 1, 1, tzinfo=UTC),
-        tombstones=tombstone_table(target, load.key, case.cursor) if case.changes and case.cursor else None,
+        companions=load.companions(COLUMNS, case.cursor, tells_deletes=case.changes),
         scope=case.scope,
     )
     connection: Any = Recorder(dialect)

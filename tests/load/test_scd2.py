@@ -165,7 +165,7 @@ def test_a_rerun_writes_nothing(postgresql: Databases) -> None:
     run_over(postgresql, [order(number, 5, day=1) for number in range(3)])
     run_over(postgresql, [order(1, 5, day=2), order(2, 6, day=2)])
     marks = text("SELECT xmin::text, ctid::text FROM dim_orders UNION ALL SELECT xmin::text, ctid::text "
-                 "FROM dim_orders_events ORDER BY 1, 2")  # fmt: skip
+                 "FROM etl_events_dim_orders ORDER BY 1, 2")  # fmt: skip
     with postgresql.target.connect() as connection:
         before = connection.execute(marks).all()
     report = run_pipeline(HISTORY, full_refresh=True)
@@ -352,4 +352,4 @@ def test_it_may_bear_a_schema(postgresql: Databases) -> None:
         put(postgresql.source, [order(1, 5, day=2)])
     with postgresql.target.connect() as connection:
         assert connection.execute(text('SELECT count(*) FROM "Mart".dim_orders')).scalar_one() == 1
-        assert connection.execute(text('SELECT count(*) FROM "Mart".dim_orders_events')).scalar_one() == 2
+        assert connection.execute(text('SELECT count(*) FROM "Mart".etl_events_dim_orders')).scalar_one() == 2

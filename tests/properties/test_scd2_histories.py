@@ -22,7 +22,8 @@ from tasks.load.scd2 import Scd2
 from tasks.load.target import staged_table
 from tasks.load.writer import Incoming
 from tasks.pipeline import Pipeline, Sla, run_pipeline
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW, rejected_table
+from tasks.state.dead_letters import rejected_table
+from tasks.state.staged import CHANGED_AT, DELETED, ROW
 from tasks.transform.contract import Contract, UtcTimestamp
 from tests.conftest import Databases
 from tests.properties.effort import Prove, effort
@@ -128,8 +129,9 @@ def prove_writer(engine: Engine, prove: Prove) -> None:
     staged = staged_table("staged", columns, changes=True, dated=True)
     rejected = rejected_table("rejected", arrow.schema([columns.field("id")]))
     target = THINGS.load.target(columns)
-    incoming = Incoming(target, staged, rejected, "updated_at", START)
-    for table in (target, *THINGS.load.companions(columns), staged, rejected):
+    companions = THINGS.load.companions(columns, "updated_at", tells_deletes=True)
+    incoming = Incoming(target, staged, rejected, "updated_at", START, companions)
+    for table in (target, *companions, staged, rejected):
         table.metadata.create_all(engine)
 
     def load(first: int, changes: Changes) -> int:

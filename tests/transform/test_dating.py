@@ -11,7 +11,7 @@ import pytest
 from tasks.change_columns import COMMITTED_AT, OPERATION, Clearing
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
-from tasks.state.dead_letters import CHANGED_AT, DELETED, ROW
+from tasks.state.staged import CHANGED_AT, DELETED, ROW
 from tasks.transform.contract import SIBLINGS, Contract, Judged, UtcTimestamp
 from tasks.transform.dating import Dating
 

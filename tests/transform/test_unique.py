@@ -15,7 +15,7 @@ from tasks.errors import ConfigError
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
 from tasks.pipeline import Pipeline, References, Unique, run_pipeline
-from tasks.state.dead_letters import DELETED, ROW
+from tasks.state.staged import DELETED, ROW
 from tasks.transform.window_rules import StagedRows
 from tests.conftest import Databases
 from tests.extract.followed import BOOKINGS, TABLE, execute

@@ -10,17 +10,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    FromClause,
     Select,
     Table,
     and_,
     case,
     delete,
-    false,
     func,
-    insert,
     literal,
     not_,
     or_,
@@ -32,6 +28,7 @@ from sqlalchemy import (
 
 from tasks.column_types import UtcDateTime
 from tasks.errors import ConservationError, HistoryError
+from tasks.load.keyed import Keyed, differ, insert_rows
 from tasks.load.staged_events import StagedEvents
 from tasks.load.timeline import Timeline
 from tasks.load.writer import Classes, Incoming
@@ -64,15 +61,15 @@ class History:
         self._staged = staged = incoming.staged
         self._passed = incoming.passed
         self._clearings = tuple(incoming.clearings)
-        self._key = list(load.key)
+        self._keyed = Keyed(load.key)
         # Of the contract's those that the target has: drift may be ignored.
         ours = [column.name for column in staged.columns if column.name in target.c]
-        self._columns = [name for name in ours if name not in {*OWN, *self._key}]
+        self._columns = [name for name in ours if name not in {*OWN, *self._keyed.key}]
         self._tracked = [name for name in self._columns if name not in {*load.untracked, incoming.cursor}]
         self._ordered = incoming.cursor is None
         [self._kept] = incoming.companions
         self._events = StagedEvents(
-            self._key, self._columns, staged, incoming.rejected, target, self._kept, self._clearings
+            self._keyed, self._columns, staged, incoming.rejected, target, self._kept, self._clearings
         )
         self._gone = 0
 
@@ -103,19 +100,23 @@ class History:
         # out to be the return from what comes late.
         settled = events.settle(connection) if self._ordered else 0
         one = case((every.c[DELETED], 1), else_=0)
-        first = func.row_number().over(partition_by=self._keys(every), order_by=[one, every.c[CHANGED_AT]])
+        first = func.row_number().over(partition_by=self._keyed.of(every), order_by=[one, every.c[CHANGED_AT]])
         came = (
             select(
-                every, first.label("first"), func.min(one).over(partition_by=self._keys(every)).label("only_deletes")
+                every,
+                first.label("first"),
+                func.min(one).over(partition_by=self._keyed.of(every)).label("only_deletes"),
             )
             .where(events.came())
             .subquery("came")
         )
         same = every.alias("same")
-        there = select(*self._keys(every)).where(every.c[ROW] < 0, not_(every.c[DELETED])).distinct().subquery("there")
-        known = there.c[self._key[0]].is_not(None)
+        there = (
+            select(*self._keyed.of(every)).where(every.c[ROW] < 0, not_(every.c[DELETED])).distinct().subquery("there")
+        )
+        known = there.c[self._keyed.key[0]].is_not(None)
         kind = case(
-            (and_(same.c[ROW].is_not(None), not_(self._differs(came, same, [DELETED, *self._columns]))), "unchanged"),
+            (and_(same.c[ROW].is_not(None), not_(differ(came, same, [DELETED, *self._columns]))), "unchanged"),
             (and_(came.c[DELETED], not_(known), came.c.only_deletes == 1), "unchanged"),
             (came.c[DELETED], "deleted"),
             (known, "changed"),
@@ -127,8 +128,8 @@ class History:
             if isinstance(self._passed, datetime)
             else literal(0)
         )
-        again = and_(self._same(came, same), came.c[CHANGED_AT] == same.c[CHANGED_AT], same.c[ROW] < 0)
-        joined = came.outerjoin(same, again).outerjoin(there, self._same(came, there))
+        again = and_(self._keyed.same(came, same), came.c[CHANGED_AT] == same.c[CHANGED_AT], same.c[ROW] < 0)
+        joined = came.outerjoin(same, again).outerjoin(there, self._keyed.same(came, there))
         judged = select(kind.label("kind"), late.label("late")).select_from(joined).subquery("classified")
         counted = select(judged.c.kind, func.count(), func.sum(judged.c.late)).group_by(judged.c.kind)
         rows = connection.execute(counted).all()
@@ -150,7 +151,7 @@ class History:
         Raises:
             HistoryError: what is in the target then is no history.
         """
-        timeline = Timeline(self._events.all(), self._key, self._columns, self._tracked)
+        timeline = Timeline(self._events.all(), self._keyed.key, self._columns, self._tracked)
         written = self._reconcile(connection, self._target, VALID_FROM, timeline.versions(), timeline.no_versions())
         self._reconcile(connection, self._kept, CHANGED_AT, timeline.hidden(), timeline.shown())
         self._check(connection)
@@ -170,19 +171,19 @@ class History:
             unwanted: key and place of rows that are not to be there.
         """
         right, wrong = wanted.subquery("wanted"), unwanted.subquery("unwanted")
-        values = [column.name for column in right.c if column.name not in {*self._key, place}]
-        there = and_(self._same(table, right), table.c[place] == right.c[place])
-        differs = self._differs(table, right, values)
-        absent = table.c[self._key[0]].is_(None)
+        values = [column.name for column in right.c if column.name not in {*self._keyed.key, place}]
+        there = and_(self._keyed.same(table, right), table.c[place] == right.c[place])
+        differs = differ(table, right, values)
+        absent = table.c[self._keyed.key[0]].is_(None)
         kinds = select(
             func.coalesce(func.sum(case((absent, 1), else_=0)), 0),
             func.coalesce(func.sum(case((and_(not_(absent), differs), 1), else_=0)), 0),
         ).select_from(right.outerjoin(table, there))
         new, changed = (int(count) for count in connection.execute(kinds).one())
-        over = wrong.join(table, and_(self._same(table, wrong), table.c[place] == wrong.c[CHANGED_AT]))
+        over = wrong.join(table, and_(self._keyed.same(table, wrong), table.c[place] == wrong.c[CHANGED_AT]))
         stray = connection.execute(select(func.count()).select_from(over)).scalar_one()
         if stray:
-            found = tuple_(*self._keys(table), table.c[place]).in_(select(*wrong.c))
+            found = tuple_(*self._keyed.of(table), table.c[place]).in_(select(*wrong.c))
             self._expect(table, "deleted", connection.execute(delete(table).where(found)).rowcount, stray)
         if changed:
             statement = update(table).values({name: right.c[name] for name in values}).where(there, differs)
@@ -190,8 +191,8 @@ class History:
         if new:
             names = [column.name for column in right.c]
             rows = select(*right.c).select_from(right.outerjoin(table, there)).where(absent)
-            ordered = rows.order_by(*self._keys(right), right.c[place])
-            self._expect(table, "inserted", self._insert(connection, table, names, ordered), new)
+            ordered = rows.order_by(*self._keyed.of(right), right.c[place])
+            self._expect(table, "inserted", insert_rows(connection, table, names, ordered), new)
         return new + changed + stray
 
     def _check(self, connection: Connection) -> None:
@@ -200,47 +201,33 @@ class History:
         lead = func.lead(versions.c[VALID_FROM], type_=UtcDateTime)
         found = (
             select(
-                *self._keys(versions),
+                *self._keyed.of(versions),
                 *(versions.c[name] for name in (VALID_FROM, VALID_TO, IS_CURRENT)),
-                lead.over(partition_by=self._keys(versions), order_by=versions.c[VALID_FROM]).label("next"),
+                lead.over(partition_by=self._keyed.of(versions), order_by=versions.c[VALID_FROM]).label("next"),
             )
-            .select_from(versions.join(touched, self._same(versions, touched)))
+            .select_from(versions.join(touched, self._keyed.same(versions, touched)))
             .subquery("versions")
         )
         begins, ends, following = found.c[VALID_FROM], found.c[VALID_TO], found.c.next
-        closed = and_(self._same(found, kept), kept.c[CHANGED_AT] == ends, kept.c[DELETED].is_(true()))
+        closed = and_(self._keyed.same(found, kept), kept.c[CHANGED_AT] == ends, kept.c[DELETED].is_(true()))
         broken = or_(
             ends <= begins,
             and_(following.is_not(None), or_(ends.is_(None), ends > following)),
             and_(ends.is_not(None), ends.is_distinct_from(following), kept.c[CHANGED_AT].is_(None)),
             case((ends.is_(None), 1), else_=0) != case((found.c[IS_CURRENT], 1), else_=0),
         )
-        wrong = select(*self._keys(found), begins).select_from(found.outerjoin(kept, closed)).where(broken).limit(1)
+        wrong = select(*self._keyed.of(found), begins).select_from(found.outerjoin(kept, closed)).where(broken).limit(1)
         if row := connection.execute(wrong).first():
             raise HistoryError(
-                f"{versions.fullname}: the version of ({', '.join(self._key)}) = {tuple(row)[:-1]!r} from "
+                f"{versions.fullname}: the version of ({', '.join(self._keyed.key)}) = {tuple(row)[:-1]!r} from "
                 f"{row[-1].isoformat()} on overlaps the next, leaves a gap before it, or says falsely whether it is "
                 "current. Everything was rolled back. Does anything else write to it, a trigger for instance?"
             )
-
-    # -- in short -----------------------------------------------------------------------------------------------------
-
-    def _keys(self, relation: FromClause) -> list[ColumnElement[Any]]:
-        return [relation.c[name] for name in self._key]
-
-    def _same(self, one: FromClause, other: FromClause) -> ColumnElement[bool]:
-        return and_(*(one.c[name] == other.c[name] for name in self._key))
-
-    def _differs(self, one: FromClause, other: FromClause, names: Sequence[str]) -> ColumnElement[bool]:
-        return or_(false(), *(one.c[name].is_distinct_from(other.c[name]) for name in names))
-
-    def _insert(self, connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> int:
-        statement = insert(table).from_select(list(names), rows).execution_options(preserve_rowcount=True)
-        return connection.execute(statement).rowcount
 
     def _expect(self, table: Table, done: str, rows: int, expected: int) -> None:
         if rows != expected:
             raise ConservationError(
                 f"{table.fullname}: {rows:,} rows were {done} where {expected:,} were computed so; everything was "
-                f"rolled back. Is ({', '.join(self._key)}) with its instant unique there, and does nothing else write?"
+                f"rolled back. Is ({', '.join(self._keyed.key)}) with its instant unique there, and does nothing else "
+                "write?"
             )

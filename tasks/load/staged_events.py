@@ -11,15 +11,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    FromClause,
-    Select,
     Subquery,
     Table,
     and_,
     delete,
     false,
     func,
-    insert,
     literal,
     not_,
     or_,
@@ -31,6 +28,7 @@ from sqlalchemy import (
 
 from tasks.change_columns import Clearing
 from tasks.column_types import UtcDateTime
+from tasks.load.keyed import Keyed, insert_rows
 from tasks.state.dead_letters import key_columns
 from tasks.state.staged import CHANGED_AT, DELETED, ROW
 from tasks.version_columns import IS_CURRENT, VALID_FROM
@@ -43,7 +41,7 @@ class StagedEvents:
     """The events of some keys; changed by its methods, which are called in this order.
 
     Args:
-        key: names of the key columns.
+        key: the key.
         columns: names of the contract's others.
         staged: what came, with its times.
         rejected: dead letters that came with it.
@@ -54,7 +52,7 @@ class StagedEvents:
 
     def __init__(
         self,
-        key: Sequence[str],
+        key: Keyed,
         columns: Sequence[str],
         staged: Table,
         rejected: Table,
@@ -62,7 +60,7 @@ class StagedEvents:
         kept: Table,
         clearings: Sequence[Clearing],
     ) -> None:
-        self._key, self._columns = list(key), list(columns)
+        self._keyed, self._columns = key, list(columns)
         self._staged, self._rejected = staged, rejected
         self._versions, self._kept = versions, kept
         self._markers = [clearing.row for clearing in clearings]
@@ -70,7 +68,7 @@ class StagedEvents:
     def deduplicate(self, connection: Connection) -> int:
         """Leave one change of each key and instant, the last; how many went."""
         staged = self._staged
-        identity = [*self._keys(staged), staged.c[CHANGED_AT]]
+        identity = [*self._keyed.of(staged), staged.c[CHANGED_AT]]
         repeated = select(literal(1)).select_from(staged).group_by(*identity).having(func.count() > 1).limit(1)
         if connection.execute(repeated).first() is None:
             return 0
@@ -91,34 +89,36 @@ class StagedEvents:
         row = literal(clearing.row, BigInteger)
         at = literal(clearing.at, UtcDateTime)
         rank = func.row_number().over(
-            partition_by=self._keys(staged), order_by=[staged.c[CHANGED_AT].desc(), staged.c[ROW].desc()]
+            partition_by=self._keyed.of(staged), order_by=[staged.c[CHANGED_AT].desc(), staged.c[ROW].desc()]
         )
-        ranked = select(*self._keys(staged), staged.c[DELETED], rank.label("rank")).where(staged.c[ROW] < row)
+        ranked = select(*self._keyed.of(staged), staged.c[DELETED], rank.label("rank")).where(staged.c[ROW] < row)
         earlier = ranked.subquery("earlier")
-        newest = select(*self._keys(earlier), earlier.c[DELETED]).where(earlier.c.rank == 1).subquery("newest")
-        known = self._versions.outerjoin(newest, self._same(self._versions, newest))
+        newest = select(*self._keyed.of(earlier), earlier.c[DELETED]).where(earlier.c.rank == 1).subquery("newest")
+        known = self._versions.outerjoin(newest, self._keyed.same(self._versions, newest))
         there = union(
-            select(*self._keys(self._versions))
+            select(*self._keyed.of(self._versions))
             .select_from(known)
-            .where(self._versions.c[IS_CURRENT].is_(true()), newest.c[self._key[0]].is_(None)),
-            select(*self._keys(newest)).where(not_(newest.c[DELETED])),
+            .where(self._versions.c[IS_CURRENT].is_(true()), newest.c[self._keyed.key[0]].is_(None)),
+            select(*self._keyed.of(newest)).where(not_(newest.c[DELETED])),
         ).subquery("there")
-        later = select(*self._keys(staged)).where(staged.c[ROW] > row).distinct()
+        later = select(*self._keyed.of(staged)).where(staged.c[ROW] > row).distinct()
         came = (later if clearing.by == "snapshot" else later.where(staged.c[CHANGED_AT] == at)).subquery("came")
-        names = [column.label(name) for column, name in zip(key_columns(self._rejected), self._key, strict=True)]
+        names = [column.label(name) for column, name in zip(key_columns(self._rejected), self._keyed.key, strict=True)]
         rejected = select(*names).where(self._rejected.c[ROW] > row).distinct().subquery("refused")
         gone = (
-            select(row.label(ROW), *self._keys(there), true().label(DELETED), at.label(CHANGED_AT))
+            select(row.label(ROW), *self._keyed.of(there), true().label(DELETED), at.label(CHANGED_AT))
             .select_from(
-                there.outerjoin(came, self._same(there, came)).outerjoin(rejected, self._same(there, rejected))
+                there.outerjoin(came, self._keyed.same(there, came)).outerjoin(
+                    rejected, self._keyed.same(there, rejected)
+                )
             )
-            .where(came.c[self._key[0]].is_(None))
+            .where(came.c[self._keyed.key[0]].is_(None))
         )
         if clearing.by == "snapshot":
-            gone = gone.where(rejected.c[self._key[0]].is_(None))
-        deletes = self._insert(connection, [ROW, *self._key, DELETED, CHANGED_AT], gone)
-        cleared = select(*self._keys(staged)).where(staged.c[ROW] == row).subquery("cleared")
-        outdone = select(staged.c[ROW]).select_from(staged.join(cleared, self._same(staged, cleared)))
+            gone = gone.where(rejected.c[self._keyed.key[0]].is_(None))
+        deletes = insert_rows(connection, self._staged, [ROW, *self._keyed.key, DELETED, CHANGED_AT], gone)
+        cleared = select(*self._keyed.of(staged)).where(staged.c[ROW] == row).subquery("cleared")
+        outdone = select(staged.c[ROW]).select_from(staged.join(cleared, self._keyed.same(staged, cleared)))
         outdone = outdone.where(staged.c[ROW] < row, staged.c[CHANGED_AT] == at)
         rows = outdone.subquery("outdone")
         return deletes, connection.execute(delete(staged).where(staged.c[ROW].in_(select(rows.c[ROW])))).rowcount
@@ -126,25 +126,25 @@ class StagedEvents:
     def gather(self, connection: Connection) -> None:
         """Stage what is known of the keys in staging, under numbers below 0."""
         kept, versions = self._kept, self._versions
-        names = [ROW, *self._key, *self._columns, DELETED, CHANGED_AT]
+        names = [ROW, *self._keyed.key, *self._columns, DELETED, CHANGED_AT]
         for source, at, deleted, place in (
             (kept, kept.c[CHANGED_AT], kept.c[DELETED], 0),
             (versions, versions.c[VALID_FROM], false(), 1),
         ):
             touched = self.touched()
-            found = source.join(touched, self._same(source, touched))
-            number = func.row_number().over(order_by=[*self._keys(source), at])
+            found = source.join(touched, self._keyed.same(source, touched))
+            number = func.row_number().over(order_by=[*self._keyed.of(source), at])
             events = select(
                 (-2 * number - place).label(ROW),
-                *(source.c[name] for name in [*self._key, *self._columns]),
+                *(source.c[name] for name in [*self._keyed.key, *self._columns]),
                 deleted.label(DELETED),
                 at.label(CHANGED_AT),
             )
             if source is versions:
                 # What is kept of the event at which a version begins is the event; the version may show a later one's.
-                found = found.outerjoin(kept, and_(self._same(versions, kept), kept.c[CHANGED_AT] == at))
+                found = found.outerjoin(kept, and_(self._keyed.same(versions, kept), kept.c[CHANGED_AT] == at))
                 events = events.where(kept.c[CHANGED_AT].is_(None))
-            self._insert(connection, names, events.select_from(found))
+            insert_rows(connection, self._staged, names, events.select_from(found))
 
     def settle(self, connection: Connection) -> int:
         """Set aside what came and is as the state before it; how many they are.
@@ -154,7 +154,7 @@ class StagedEvents:
         every = self._staged
         names = [ROW, DELETED, *self._columns]
         order: dict[str, Any] = {
-            "partition_by": self._keys(every),
+            "partition_by": self._keyed.of(every),
             "order_by": [every.c[CHANGED_AT], every.c[ROW]],
         }
         # Apart from the comparison, for MariaDB's sake: see `Timeline`.
@@ -172,7 +172,7 @@ class StagedEvents:
     def forget_outdone(self, connection: Connection) -> None:
         """Of one key and instant, what came counts, and not what was known."""
         known, came = self._staged.alias("known"), self._staged.alias("came")
-        again = and_(self._same(known, came), known.c[CHANGED_AT] == came.c[CHANGED_AT])
+        again = and_(self._keyed.same(known, came), known.c[CHANGED_AT] == came.c[CHANGED_AT])
         outdone = select(known.c[ROW]).select_from(known.join(came, again)).where(known.c[ROW] < 0, came.c[ROW] >= 0)
         rows = outdone.subquery("outdone")
         connection.execute(delete(self._staged).where(self._staged.c[ROW].in_(select(rows.c[ROW]))))
@@ -193,14 +193,4 @@ class StagedEvents:
 
     def touched(self) -> Subquery:
         """The keys of what came."""
-        return select(*self._keys(self._staged)).where(self._staged.c[ROW] >= 0).distinct().subquery("touched")
-
-    def _keys(self, relation: FromClause) -> list[ColumnElement[Any]]:
-        return [relation.c[name] for name in self._key]
-
-    def _same(self, one: FromClause, other: FromClause) -> ColumnElement[bool]:
-        return and_(*(one.c[name] == other.c[name] for name in self._key))
-
-    def _insert(self, connection: Connection, names: Sequence[str], rows: Select[Any]) -> int:
-        statement = insert(self._staged).from_select(list(names), rows).execution_options(preserve_rowcount=True)
-        return connection.execute(statement).rowcount
+        return select(*self._keyed.of(self._staged)).where(self._staged.c[ROW] >= 0).distinct().subquery("touched")

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Column, MetaData, Numeric, Select, Table, or_, select, tuple_
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Column, ColumnElement, MetaData, Numeric, Select, Table, or_, select, tuple_
 
 from tasks.column_types import UUID, UtcDateTime, sql_type
 from tasks.connections import engine
 from tasks.dialects import dialect_of
+from tasks.dialects.source import python_type
 from tasks.errors import ConfigError, ContractError, TargetError, TargetUnavailable
 from tasks.transform.lookup import Lookup
 from tasks.transform.lookup_keys import Key, Versions, family_of_type
@@ -110,7 +110,7 @@ class KeyedRows:
         found: list[str | None] = []
         for name, kind in zip(self.lookup.on.values(), kinds, strict=True):
             column = self._table().c[name]
-            there = _arrow_type(column.type)
+            there = _arrow_type(column)
             if kind == UUID and there == pa.string():
                 column.type = sql_type(UUID)
                 there = UUID
@@ -146,7 +146,7 @@ class KeyedRows:
             if found:
                 # All at once, so that a column has one type, whatever its values in one part are.
                 read = as_arrow(found)
-        return pa.table({name: _typed(read.column(name), table.c[name].type) for name in self.lookup.columns})
+        return pa.table({name: _typed(read.column(name), table.c[name]) for name in self.lookup.columns})
 
     def _statements(self, table: Table, keys: Sequence[Key], span: Span) -> Iterator[Select[Any]]:
         columns = [table.c[name] for name in self.lookup.on.values()]
@@ -178,7 +178,7 @@ class KeyedRows:
                 raise ConfigError(_no_column(self.where, missing[0], found.c.keys()))
             columns = [Column(name, found.c[name].type) for name in self.lookup.columns]
             for column in columns:
-                if column.name in (VALID_FROM, VALID_TO) and _arrow_type(column.type) == pa.timestamp("us"):
+                if column.name in (VALID_FROM, VALID_TO) and _arrow_type(column) == pa.timestamp("us"):
                     column.type = UtcDateTime()
             self._known = Table(found.name, MetaData(), *columns, schema=found.schema)
         return self._known
@@ -188,15 +188,12 @@ def _no_column(where: str, name: str, names: Sequence[str]) -> str:
     return f"{where} has no column {name!r}; its columns are {', '.join(names)}."
 
 
-def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType | None:
+def _arrow_type(column: ColumnElement[Any]) -> pa.DataType | None:
     """The Arrow type of a column's values; None where the column's type does not tell."""
-    if isinstance(kind, Numeric) and kind.python_type is Decimal:
+    kind, python = column.type, python_type(column)
+    if isinstance(kind, Numeric) and python is Decimal:
         known = kind.precision is not None and kind.scale is not None and kind.precision <= 38
         return pa.decimal128(kind.precision, kind.scale) if known else None
-    try:
-        python = kind.python_type
-    except NotImplementedError:
-        return None
     if python is datetime:
         zoned = isinstance(kind, UtcDateTime) or getattr(kind, "timezone", False)
         return pa.timestamp("us", "UTC" if zoned else None)
@@ -209,12 +206,12 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType | None:
         date: pa.date32(),
         uuid.UUID: UUID,
     }
-    return simple.get(python)
+    return None if python is None else simple.get(python)
 
 
-def _typed(column: pa.ChunkedArray, kind: TypeEngine[Any]) -> pa.ChunkedArray:
+def _typed(column: pa.ChunkedArray, table_column: ColumnElement[Any]) -> pa.ChunkedArray:
     """`column` in the type that the table declares, and not the one that its values suggest."""
-    declared = _arrow_type(kind)
+    declared = _arrow_type(table_column)
     if declared is None or column.type == declared:
         return column
     if declared == UUID and pa.types.is_string(column.type):

@@ -14,6 +14,7 @@ this log from another of its name; `forgotten`, which stays too, names the chunk
 """
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class State:
         return self.token is not None and not self.missing and not self.outdated
 
 
-class ChangeLog:
+class ChangeLog(ABC):
     """The log of one table for one feed; the databases differ in what they override.
 
     Args:
@@ -97,26 +98,27 @@ class ChangeLog:
 
     # -- what a database does in its own way ------------------------------------------------------------------------
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make log and triggers where they are not there, and make them anew where they are not sound.
 
         Raises:
             SourceError: a right is missing, or the table is none that triggers can follow.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self) -> None:
         """Take log and triggers away, as far as they are there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self, reading: Reading) -> State:
         """What is there now.
 
         Raises:
             SourceError: triggers cannot follow the table any more.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def seen(self, reading: Reading, before: str | None) -> str:
         """Which rows of the log `reading` shows, in the database's own terms.
 
@@ -124,11 +126,10 @@ class ChangeLog:
             reading: shows the log.
             before: what an earlier reading showed; None is nothing.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def unseen(self, seen: str) -> ColumnElement[bool]:
         """Rows that are not among those `seen`, and perhaps a few that are; see `mask`."""
-        raise NotImplementedError
 
     def mask(self, seen: str, changes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
         """Which of `changes`, chosen by `unseen`, are really not among those `seen`; None: all."""
@@ -142,9 +143,9 @@ class ChangeLog:
         """Whether the table has changed since, in a way that no trigger is told of."""
         return False
 
+    @abstractmethod
     def forget(self, seen: str, chunk: str) -> None:
         """Delete the rows `seen`, and note in the same transaction that the `chunk` has them."""
-        raise NotImplementedError
 
     def fits(self, column: str) -> bool:
         """Whether the database takes a name of this length."""

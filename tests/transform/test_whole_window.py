@@ -10,6 +10,7 @@ import pytest
 
 from tasks.errors import ConfigError, ContractError
 from tasks.extract.rows import RowsExtract
+from tasks.load.scd2 import Scd2
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, WholeWindow, run_pipeline
 from tasks.transform.contract import Contract
@@ -123,6 +124,12 @@ def test_batches_that_differ_in_a_type_become_one_or_are_refused() -> None:
 def test_a_feed_has_no_window_that_could_be_whole(sqlite: Databases) -> None:
     with pytest.raises(ConfigError, match=r"bookings: WholeWindow sees all rows.*'bookings' tells changes"):
         run_pipeline(replace(BOOKINGS, transform=WholeWindow(ranked)))
+
+
+def test_a_history_of_what_tells_no_deletes_may_be_made_of_whole_windows(sqlite: Databases) -> None:
+    put(sqlite.source, [order(number) for number in range(3)])
+    history = Scd2("target", "dim_orders", key=["id"])
+    assert run_pipeline(replace(ORDERS, load=history, transform=WholeWindow(lambda raw: raw))).counts.inserted == 3
 
 
 def test_an_api_is_read_whole_for_it_and_not_in_parts(sqlite: Databases, serve: Serve) -> None:

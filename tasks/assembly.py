@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from tasks.state.feeds import feed_name
 from tasks.transform.bounds import Bound, NullShare, RowCount
 from tasks.transform.contract import Contract
 from tasks.transform.lookup_join import Join
+from tasks.transform.references import References
 from tasks.transform.unique import Unique
 from tasks.transform.whole_window import WholeWindow
 from tasks.transform.window_rules import WindowRule
@@ -95,9 +97,10 @@ class Assembly:
             unheld=self._unheld,
             joins=[Join(pipeline.name, lookup, load.connection) for lookup in pipeline.lookups],
         )
-        missing = {on: [one for one in pipeline.references if one.on_missing == on] for on in ("reject", "warn")}
-        self.rejecting: list[WindowRule] = [*missing["reject"], *pipeline.rules]
-        self.warning: list[WindowRule] = [*missing["warn"]]
+        references = self._references()
+        self.rejecting: list[WindowRule] = [one for one in references if one.on_missing == "reject"]
+        self.rejecting += pipeline.rules
+        self.warning: list[WindowRule] = [one for one in references if one.on_missing == "warn"]
         self._expect_rules_that_fit()
         self._expect_bounds_that_fit()
         if load.dated:
@@ -121,6 +124,17 @@ class Assembly:
             self._expect_same_ranges(pipeline.extract)
         for audit in pipeline.audits:
             audit.check(pipeline.name, self.dialect)
+
+    def _references(self) -> list[References]:
+        """Those of the pipeline, as this run is to take them."""
+        declared = {one.column for one in self.pipeline.references}
+        overridden = {} if self.overrides is None else self.overrides.on_missing
+        if unknown := set(overridden) - declared:
+            raise ConfigError(
+                f"{self.pipeline.name}: Overrides(on_missing=…) names {', '.join(map(repr, sorted(unknown)))}, and "
+                f"the columns with a reference are {', '.join(map(repr, sorted(declared))) or 'none'}."
+            )
+        return [replace(one, on_missing=overridden.get(one.column, one.on_missing)) for one in self.pipeline.references]
 
     def _expect_same_ranges(self, extract: Derived) -> None:
         load = self.pipeline.load

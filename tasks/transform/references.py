@@ -1,13 +1,13 @@
 """`References`: a column whose values have to be in a key of another target table."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 from sqlalchemy import Boolean, ColumnElement, and_, column, exists, or_, table, true
 
 from tasks.column_types import UTC_TIMESTAMP, UtcDateTime
 from tasks.errors import ConfigError
+from tasks.overrides import OnMissing
 from tasks.state.staged import alive
 from tasks.transform.window_rules import StagedRows
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
@@ -30,7 +30,7 @@ class References:
 
     column: str
     target: str
-    on_missing: Literal["reject", "warn"] = "reject"
+    on_missing: OnMissing = "reject"
     current: bool = False
     as_of: str | None = None
 

@@ -67,7 +67,7 @@ def test_the_ledger_keeps_what_was_set_aside_and_why(sqlite: Databases) -> None:
     with sqlite.target.connect() as connection:
         kept = connection.execute(select(runs.c.overrides).order_by(runs.c.started_at)).scalars().all()
     said = {"reason": "the shop has closed", "max_shrink": 1, "abort_error_rate": None, "allow_empty": True}
-    said |= {"ignore_bounds": False}
+    said |= {"ignore_bounds": False, "on_missing": {}}
     assert kept[0] is None and json.loads(str(kept[1])) == said
 
 

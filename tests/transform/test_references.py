@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from tasks.errors import ConfigError, GuardRefused
-from tasks.pipeline import Pipeline, References, run_pipeline
+from tasks.pipeline import Overrides, Pipeline, References, run_pipeline
 from tasks.state.tables import dead_letters
 from tests.conftest import Databases
-from tests.orders import ORDERS, loaded, order, put
+from tests.orders import DAY, ORDERS, START, loaded, order, put
 
 REFERRING = replace(ORDERS, references=[References("customer", "dim_customers.name")])
 
@@ -113,3 +113,31 @@ def test_a_refused_window_keeps_the_letters_of_its_missing_references(sqlite: Da
     with pytest.raises(GuardRefused, match="2 of 2 rows were rejected"):
         run_pipeline(replace(REFERRING, sla=replace(ORDERS.sla, abort_error_rate=0.5)))
     assert [key for key, _, _ in letters(sqlite.target)] == ["1", "2"]
+
+
+def test_a_run_may_be_told_to_reject_what_is_only_warned_of_and_the_next_one_warns_again(sqlite: Databases) -> None:
+    warned = replace(REFERRING, references=[References("customer", "dim_customers.name", on_missing="warn")])
+    land(sqlite.target, "ann")
+    put(sqlite.source, [order(1), order(2, customer="bob")])
+    strict = run_pipeline(warned, overrides=Overrides("a rehearsal", on_missing={"customer": "reject"}))
+    assert (strict.counts.inserted, strict.counts.rejected, strict.warned) == (1, 1, 0)
+    window = (START, START + DAY)
+    assert (run_pipeline(warned, *window).warned, len(loaded(sqlite.target))) == (1, 2)
+
+
+def test_a_run_may_be_told_to_load_what_would_be_rejected(sqlite: Databases) -> None:
+    land(sqlite.target, "ann")
+    put(sqlite.source, [order(1), order(2, customer="bob")])
+    report = run_pipeline(REFERRING, overrides=Overrides("bob comes tomorrow", on_missing={"customer": "warn"}))
+    assert (report.counts.inserted, report.counts.rejected, report.warned) == (2, 0, 1)
+
+
+def test_an_override_of_a_reference_that_is_not_declared_is_refused(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1)])
+    with pytest.raises(ConfigError, match="names 'amount', and the columns with a reference are 'customer'"):
+        run_pipeline(REFERRING, overrides=Overrides("typo", on_missing={"amount": "warn"}))
+
+
+def test_an_override_of_a_reference_rejects_or_warns_and_nothing_else() -> None:
+    with pytest.raises(ConfigError, match="on_missing of 'customer' is 'reject' or 'warn', got 'skip'"):
+        Overrides("why", on_missing={"customer": "skip"})  # type: ignore[dict-item]

@@ -4,10 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sqlalchemy import func, inspect, select, text
 
 from tasks.errors import ConfigError, ContractError, GuardRefused
+from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
 from tasks.load.replace import Replace
@@ -154,6 +156,18 @@ def test_an_older_good_version_leaves_the_letter_open(databases: Databases) -> N
     run_pipeline(ORDERS, START, START + 9 * DAY)
     with databases.target.connect() as connection:
         assert connection.execute(select(dead_letters.c.status)).scalar_one() == "open"
+
+
+@on_every_target
+@pytest.mark.parametrize("cursor", [None, "updated_at"])
+@pytest.mark.parametrize(("amounts", "status"), [((3.0, -3.0), "open"), ((-3.0, 3.0), "closed")])
+def test_of_a_row_that_comes_in_good_and_bad_at_once_the_later_version_decides(
+    databases: Databases, cursor: str | None, amounts: tuple[float, ...], status: str
+) -> None:
+    rows = pa.Table.from_pylist([order(1, amount=amount) for amount in amounts])
+    run_pipeline(replace(ORDERS, extract=RowsExtract(rows, "orders", cursor)))
+    with databases.target.connect() as connection:
+        assert connection.execute(select(dead_letters.c.status)).scalar_one() == status
 
 
 @on_every_target

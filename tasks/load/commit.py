@@ -217,7 +217,9 @@ class Commit:
         if counts.rejected:
             file_letters(connection, self.dialect, attempt, self.rejected, self.contract, now)
         if message is None:
-            close_letters(connection, self.dialect, attempt, self.staged, self.load.key, self.cursor, now)
+            close_letters(
+                connection, self.dialect, attempt, self.staged, self.rejected, self.load.key, self.cursor, now
+            )
         finished = time.monotonic()
         entry = Entry(
             status=whole if message is None else "refused",

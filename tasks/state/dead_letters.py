@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     MetaData,
+    Subquery,
     Table,
     Text,
     and_,
@@ -76,17 +77,7 @@ def file_letters(
 
     Two bad versions of one row in a window leave one letter, the newest.
     """
-    keys = key_columns(rejected)
-    row_key = case(
-        (and_(*(column.is_not(None) for column in keys)), dialect.key_text(keys)),
-        else_=literal(_NAMELESS, Text) + rejected.c.record_hash,
-    )
-    keyed = select(rejected, row_key.label("row_key")).subquery("keyed")
-    rank = func.row_number().over(
-        partition_by=keyed.c.row_key,
-        order_by=[keyed.c.cursor_value.is_(None), keyed.c.cursor_value.desc(), keyed.c[ROW].desc()],
-    )
-    ranked = select(keyed, rank.label("rank")).subquery("ranked")
+    ranked = _ranked(dialect, rejected)
     newest = select(ranked).where(ranked.c.rank == 1).subquery("newest")
     seen = {
         "run_id": literal(attempt.run_id),
@@ -118,27 +109,53 @@ def file_letters(
     )
 
 
+def _ranked(dialect: Dialect, rejected: Table) -> Subquery:
+    """An attempt's dead letters with their `row_key`, and their `rank` among those of their row: 1 is the newest."""
+    keys = key_columns(rejected)
+    row_key = case(
+        (and_(*(column.is_not(None) for column in keys)), dialect.key_text(keys)),
+        else_=literal(_NAMELESS, Text) + rejected.c.record_hash,
+    )
+    keyed = select(rejected, row_key.label("row_key")).subquery("keyed")
+    rank = func.row_number().over(
+        partition_by=keyed.c.row_key,
+        order_by=[keyed.c.cursor_value.is_(None), keyed.c.cursor_value.desc(), keyed.c[ROW].desc()],
+    )
+    return select(keyed, rank.label("rank")).subquery("ranked")
+
+
 def close_letters(
     connection: Connection,
     dialect: Dialect,
     attempt: Attempt,
     staged: Table,
+    rejected: Table,
     key: Sequence[str],
     cursor: str | None,
     now: datetime,
 ) -> None:
-    """Close the open letters of rows that arrived good, at least as new as the bad version."""
+    """Close the open letters of rows that arrived good, at least as new as the bad version.
+
+    Of what came in one window the later is the newer, where no cursor tells: a row that is good, then bad, is bad.
+    """
     mine = [dead_letters.c.pipeline == attempt.pipeline, dead_letters.c.status == "open"]
     if connection.execute(select(dead_letters.c.letter).where(*mine).limit(1)).first() is None:
         return
-    row_key = dialect.key_text([staged.c[column] for column in key]).label("row_key")
+    timed = cursor if cursor is not None and isinstance(staged.c[cursor].type, UtcDateTime) else None
+    columns = [dialect.key_text([staged.c[column] for column in key]).label("row_key"), staged.c[ROW]]
+    good = select(*columns, *([] if timed is None else [staged.c[timed].label("cursor_value")])).subquery("good")
+    ranked = _ranked(dialect, rejected)
+    bad = select(ranked).where(ranked.c.rank == 1).subquery("bad")
+    after = good.c[ROW] > bad.c[ROW]
+    if timed is not None:
+        same = or_(bad.c.cursor_value.is_(None), good.c.cursor_value == bad.c.cursor_value)
+        after = or_(good.c.cursor_value > bad.c.cursor_value, and_(same, after))
     # Joined, not EXISTS: MariaDB would look through all of staging for every letter.
-    if cursor is not None and isinstance(staged.c[cursor].type, UtcDateTime):
-        arrived = select(row_key, staged.c[cursor].label("cursor_value")).subquery("arrived")
+    both = good.outerjoin(bad, good.c.row_key == bad.c.row_key)
+    arrived = select(good).select_from(both).where(or_(bad.c.row_key.is_(None), after)).subquery("arrived")
+    if timed is not None:
         unknown = dead_letters.c.cursor_value.is_(None)
         mine.append(or_(unknown, arrived.c.cursor_value >= dead_letters.c.cursor_value))
-    else:
-        arrived = select(row_key).subquery("arrived")
     connection.execute(
         update(dead_letters)
         .where(*mine, dead_letters.c.row_key == arrived.c.row_key)

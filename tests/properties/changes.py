@@ -212,12 +212,16 @@ class Model:
         terms["rejected"] = len(bad)
         for change in sorted(bad, key=lambda change: change.at):
             self.letters[change if change.key is None else change.key] = change
+        # Of what has the same time the later is the newer.
+        places = {id(change): (change.at, place) for place, change in enumerate(read)}
+        come = {key: max(places[id(change)] for change in bad if change.key == key) for key in {one.key for one in bad}}
         good = [change for change in read if change not in bad]
         for key in {change.key for change in good}:
             versions = sorted((change for change in good if change.key == key), key=lambda change: change.at)
             chosen, known = versions[-1 if self.updates else 0], self.target.get(key)
             terms["deduplicated"] += len(versions) - 1
-            if key in self.letters and chosen.at >= self.letters[key].at:
+            after = places[id(chosen)] > come[key] if key in come else True
+            if key in self.letters and chosen.at >= self.letters[key].at and after:
                 del self.letters[key]
             if known == chosen:
                 terms["unchanged"] += 1

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.counts import Counts
 from tasks.declaration import Pipeline
 from tasks.extract.feed import Notice
+from tasks.observe import causes
 from tasks.observe.artifacts import show_report
 from tasks.observe.context import logger
 from tasks.observe.events import emit
@@ -36,10 +37,10 @@ def announce_run(pipeline: Pipeline, report: RunReport) -> None:
         "covered_until": report.covered_until and report.covered_until.isoformat(),
     }
     counts = report.counts
-    emit("etl.run.committed", pipeline.name, body)
-    emit("etl.window.covered", pipeline.name, body)
+    emit(causes.RUN_COMMITTED, pipeline.name, body)
+    emit(causes.WINDOW_COVERED, pipeline.name, body)
     if counts.inserted or counts.updated or counts.deleted:
-        emit("etl.dataset.landed", pipeline.name, body)
+        emit(causes.DATASET_LANDED, pipeline.name, body)
     raise_error_rate(pipeline, counts, body)
     rows = [
         {"window": str(done.attempt.window), **done.entry.counts.as_dict(), "seconds": round(done.entry.seconds, 2)}
@@ -51,7 +52,7 @@ def announce_run(pipeline: Pipeline, report: RunReport) -> None:
 def announce_skipped(pipeline: Pipeline, report: RunReport) -> None:
     """Tell that a run read nothing, or no more than its windows, and why."""
     body = {"run_id": report.run_id, "target": pipeline.load.table, "reason": report.skipped}
-    emit("etl.run.skipped", pipeline.name, body)
+    emit(causes.RUN_SKIPPED, pipeline.name, body)
     logger().warning("%s", report.skipped, extra={"pipeline": pipeline.name, "run_id": report.run_id})
     if not report.windows:
         show_report(pipeline.name, [{"skipped": report.skipped}], str(report))
@@ -60,7 +61,7 @@ def announce_skipped(pipeline: Pipeline, report: RunReport) -> None:
 def announce_ddl(pipeline: Pipeline, statements: Sequence[str]) -> None:
     """Tell that the target was created, or changed, and how."""
     table = pipeline.load.table
-    emit("etl.target.changed", pipeline.name, {"target": table, "statements": list(statements)})
+    emit(causes.TARGET_CHANGED, pipeline.name, {"target": table, "statements": list(statements)})
     for statement in statements:
         logger().info("%s: %s", pipeline.name, statement, extra={"pipeline": pipeline.name, "target": table})
 
@@ -68,7 +69,7 @@ def announce_ddl(pipeline: Pipeline, statements: Sequence[str]) -> None:
 def announce_drift(pipeline: Pipeline, differences: Sequence[str]) -> None:
     """Raise the event that the target differs from the contract, and is left so."""
     table = pipeline.load.table
-    emit("etl.target.drifted", pipeline.name, {"target": table, "differences": list(differences)})
+    emit(causes.TARGET_DRIFTED, pipeline.name, {"target": table, "differences": list(differences)})
     logger().warning(
         "%s: the table %r is not what the contract declares, and on_drift='ignore' leaves it so: %s. A column that is "
         "not there is not written.",
@@ -84,7 +85,7 @@ def raise_error_rate(pipeline: Pipeline, counts: Counts, body: dict[str, Any]) -
     if counts.error_rate <= limit:
         return
     alert = body | {"error_rate": counts.error_rate, "max_error_rate": limit, "rejected": counts.rejected}
-    emit("etl.run.error-rate-exceeded", pipeline.name, alert)
+    emit(causes.ERROR_RATE.breached, pipeline.name, alert)
     logger().warning(
         "%s: error rate %.2f %% is above %.2f %%; see the reasons in etl_dead_letters.",
         pipeline.name,
@@ -103,13 +104,13 @@ def announce_notices(pipeline: Pipeline, notices: Iterable[Notice]) -> None:
 
 def say_out_of_bounds(attempt: Attempt, message: str) -> None:
     """Raise the event that a window was loaded although its statistics are out of bounds."""
-    emit("etl.bounds.exceeded", attempt.pipeline, {"run_id": attempt.run_id, "message": message})
+    emit(causes.BOUNDS_EXCEEDED, attempt.pipeline, {"run_id": attempt.run_id, "message": message})
     logger().warning("%s", message)
 
 
 def say_null_cursors(pipeline: Pipeline, rows: int) -> None:
     """Raise the event that the source holds rows that no window will ever contain."""
-    emit("etl.cursor.missing", pipeline.name, {"rows": rows, "cursor": pipeline.extract.cursor})
+    emit(causes.CURSOR_MISSING, pipeline.name, {"rows": rows, "cursor": pipeline.extract.cursor})
     logger().warning(
         "%s: %d rows of %s have no %s, so they are in no window and are not loaded. Fill it in the source, or read a "
         "query whose cursor is coalesce(%s, …).",
@@ -152,7 +153,7 @@ def say_shared(pipeline: Pipeline, others: Sequence[str]) -> None:
 
 def say_stalled(pipeline: Pipeline, bound: datetime) -> None:
     """Raise the event that the source's bound has not moved since the last run."""
-    emit("etl.bound.stalled", pipeline.name, {"bound": bound.isoformat()})
+    emit(causes.BOUND_STALLED, pipeline.name, {"bound": bound.isoformat()})
     logger().warning(
         "%s: the source is proven up to %s, no further than last time: a transaction is open there, or its clock "
         "stands still.",

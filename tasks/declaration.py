@@ -25,24 +25,59 @@ Transform = Callable[[pd.DataFrame], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Sla:
-    """What a pipeline promises.
+    """What a pipeline promises, and who is told where it is not kept.
 
     Attributes:
-        max_runtime: longest a run may take.
-        max_freshness: oldest `covered_until` may be.
-        max_error_rate: share of rejected rows, 0 to 1, above which an alert is raised.
+        max_runtime: longest a run may take; None is any time.
+        max_freshness: oldest `covered_until` may be; None is any age.
+        max_error_rate: share of rejected rows, 0 to 1, above which an alert is raised: in one run, or in the last
+            `recent_runs` together. Rows that only the lookback read again count once.
         abort_error_rate: share of rejected rows above which a window is refused.
+        max_start_delay: latest a run may start after its time.
+        recent_runs: over how many committed runs the recent error rate is taken.
+        max_open_letters: most dead letters that may be open; None is any number, as long as they do not grow run by
+            run.
+        owner: who sees to it; every alert names them.
+        runbook: address, `https://…`, of what to do; None is this project's own.
+        alert_interval: the same alert of a pipeline is sent once in it.
+
+    Raises:
+        ConfigError: a share outside of 0 to 1, a time that is not positive, or a number, owner or address that cannot
+            be meant.
     """
 
     max_runtime: timedelta | None = None
     max_freshness: timedelta | None = None
     max_error_rate: float = 0.05
     abort_error_rate: float = 0.5
+    max_start_delay: timedelta = timedelta(minutes=5)
+    recent_runs: int = 20
+    max_open_letters: int | None = None
+    owner: str = "data engineering"
+    runbook: str | None = None
+    alert_interval: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
         for name in ("max_error_rate", "abort_error_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"Sla: {name} is a share from 0 to 1, got {getattr(self, name)}.")
+        for name in ("max_runtime", "max_freshness", "max_start_delay", "alert_interval"):
+            duration = getattr(self, name)
+            if duration is not None and duration <= timedelta(0):
+                raise ConfigError(f"Sla: {name} is longer than zero, got {duration}. Say timedelta(hours=2), or so.")
+        if self.recent_runs < 1:
+            raise ConfigError(f"Sla: recent_runs is 1 or more, got {self.recent_runs}; 1 looks at the last run alone.")
+        if self.max_open_letters is not None and self.max_open_letters < 0:
+            raise ConfigError(
+                f"Sla: max_open_letters is 0 or more, got {self.max_open_letters}. None allows any number."
+            )
+        if not self.owner.strip():
+            raise ConfigError(f"Sla: owner is {self.owner!r}. Name who sees to an alert; left out, it is a default.")
+        if self.runbook is not None and not self.runbook.startswith(("https://", "http://")):
+            raise ConfigError(
+                f"Sla: runbook is an address that begins with https:// or http://, got {self.runbook!r}. Left out, it "
+                "is this project's own."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`Counts`: what became of every change of a window."""
+"""`Counts`: what became of every change of a window; `Counted`: those of them that no earlier run has counted."""
 
 from dataclasses import dataclass, fields
 
@@ -69,3 +69,24 @@ class Counts:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value:,}" for name, value in self.as_dict().items() if value) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Changes of one run or several, each counted once: without those that a lookback only brought again.
+
+    Attributes:
+        incoming: changes that came in.
+        rejected: those of them that became dead letters.
+    """
+
+    incoming: int = 0
+    rejected: int = 0
+
+    @property
+    def error_rate(self) -> float:
+        """Rejected ÷ incoming, between 0 and 1; 0 where nothing came in."""
+        return self.rejected / self.incoming if self.incoming else 0.0
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(self.incoming + other.incoming, self.rejected + other.rejected)

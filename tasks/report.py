@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.counts import Counts
+from tasks.counts import Counted, Counts
 from tasks.state.attempts import Attempt
 from tasks.state.ledger import Entry
 from tasks.window import Window
@@ -67,6 +67,11 @@ class RunReport:
     def counts(self) -> Counts:
         """The sum over all windows."""
         return sum((window.entry.counts for window in self.windows), Counts())
+
+    @property
+    def counted(self) -> Counted:
+        """The sum over all windows, without what only a lookback brought again."""
+        return sum((window.entry.counted for window in self.windows), Counted())
 
     @property
     def warned(self) -> int:

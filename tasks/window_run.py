@@ -19,7 +19,8 @@ from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Chunk, Dated, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
 from tasks.extract.window_chunk import WindowChunk
-from tasks.load.commit import Arrivals, Commit
+from tasks.load.arrivals import Arrivals
+from tasks.load.commit import Commit
 from tasks.load.target import staged_table
 from tasks.observe.context import as_task, logger
 from tasks.plan import Plan

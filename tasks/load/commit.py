@@ -2,85 +2,26 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, Table, func, select, update
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from tasks.change_columns import Clearing, Marker
 from tasks.counts import Counts
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConservationError, RetriableError, TargetError, TargetUnavailable
+from tasks.load.arrivals import Arrivals
 from tasks.load.strategy import Load
 from tasks.load.writer import ByPartition, Classes, Incoming
-from tasks.shrink import Shrink, ShrinkLimit
+from tasks.shrink import ShrinkLimit
 from tasks.state.attempts import Attempt, Status, attempt_status, complete_attempt, lock_target, refuse_if_superseded
-from tasks.state.dead_letters import close_letters, file_letters
+from tasks.state.dead_letters import close_letters, count_reread, file_letters
 from tasks.state.ledger import Entry, earlier_parts, read_entry, write_entry
-from tasks.state.statistics import Statistics
 from tasks.state.tables import windows
 from tasks.state.watermarks import Watermark, move_watermark
-from tasks.window import Window
 
 _OUTCOME_ATTEMPTS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """What has been read and staged before the commit.
-
-    Attributes:
-        extracted: rows read.
-        added: rows the transform made of others.
-        filtered: rows it left out.
-        staged: good rows in staging.
-        rejected: dead letters in staging.
-        watermark: highest cursor read, UTC.
-        opened_at: target clock before the first row was read.
-        read_at: target clock after the last one.
-        phases: seconds by phase.
-        cleared_at: `etl_row` from which on the staged rows are all there is, or None.
-        cleared_by: the marker that said so.
-        position: where a feed goes on, or None.
-        covered_until: source time (UTC) before which everything has been read.
-        passed: cursor that earlier runs had come to; new rows below it are late. None: no row is.
-        null_cursors: source rows that are in no window, having no cursor.
-        shrink: what the source lost since the last snapshot it was compared with, or None.
-        partial: the window has more, which another commit brings; this one leaves the watermark where it is.
-        unchanged: the source says that it is what it was; that nothing came in means nothing.
-        began: target clock before the first row of a window that is read in parts, UTC; None of one that is not.
-        unreadable: dead letters of what the source did not hand out; they say nothing of the rows that it did.
-        scope: ranges of the partition column of which what came is all there is; see `Incoming`.
-        statistics: of the good rows.
-        complete: everything that the source has came in; what did not is gone.
-        clearings: every marker, in order, where the rows are dated; see `Load.dated`.
-    """
-
-    extracted: int
-    added: int
-    filtered: int
-    staged: int
-    rejected: int
-    watermark: datetime | None
-    opened_at: datetime
-    read_at: datetime
-    phases: dict[str, float]
-    cleared_at: int | None = None
-    cleared_by: Marker | None = None
-    position: str | None = None
-    covered_until: datetime | None = None
-    passed: datetime | int | str | None = None
-    null_cursors: int = 0
-    shrink: Shrink | None = None
-    partial: bool = False
-    unchanged: bool = False
-    began: datetime | None = None
-    unreadable: int = 0
-    scope: tuple[Window, ...] | None = None
-    statistics: Statistics = field(default_factory=Statistics)
-    complete: bool = False
-    clearings: Sequence[Clearing] = ()
 
 
 @dataclass(frozen=True)
@@ -200,8 +141,10 @@ class Commit:
             message, warning = self.bounds(connection)
         if message is None and not arrivals.unchanged:
             message = self.audit(connection)
-        warned = late = written = 0
+        warned = late = written = reread = reread_rejected = 0
         if message is None:
+            if counts.rejected and self._rereads:
+                reread_rejected = self._reread_rejected(connection)
             warned = self.warn(connection)
             if self.seen is not None:
                 times = (None, None) if arrivals.partial else (arrivals.watermark, arrivals.covered_until)
@@ -211,6 +154,7 @@ class Commit:
             written = writer.write(connection, classes, gone)
             self.remember(connection)
             counts, late = self._balance(counts, classes, gone), classes.late
+            reread = reread_rejected + classes.reread if self._rereads else 0
         else:
             done = update(windows).where(windows.c.attempt == attempt.token)
             connection.execute(done.values(status="refused"))
@@ -233,10 +177,28 @@ class Commit:
             late=late,
             null_cursors=arrivals.null_cursors,
             written=written,
+            reread=reread,
+            reread_rejected=reread_rejected,
             statistics=None if arrivals.unchanged else arrivals.statistics,
         )
         write_entry(connection, attempt, entry, self.dialect.clock(connection))
         return entry
+
+    @property
+    def _rereads(self) -> bool:
+        """Whether what an earlier run has counted may come again, since a lookback reaches back to it.
+
+        What is read whole, or because somebody asks for it, counts whatever it is.
+        """
+        if self.seen is None or not self.seen.version:
+            return False
+        numbered = self.attempt.kind == "changes" and self.cursor is not None and self.arrivals.passed is not None
+        return self.attempt.kind == "incremental" or numbered
+
+    def _reread_rejected(self, connection: Connection) -> int:
+        passed = self.arrivals.passed
+        known = passed if isinstance(passed, datetime) else None
+        return count_reread(connection, self.dialect, self.attempt.pipeline, self.rejected, known)
 
     def _check_staging(self, connection: Connection) -> None:
         for table, expected in ((self.staged, self.arrivals.staged), (self.rejected, self.arrivals.rejected)):

@@ -6,7 +6,6 @@ differs is written.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -31,7 +30,7 @@ from tasks.errors import ConservationError, HistoryError
 from tasks.load.keyed import Keyed, differ, insert_rows
 from tasks.load.staged_events import StagedEvents
 from tasks.load.timeline import Timeline
-from tasks.load.writer import Classes, Incoming
+from tasks.load.writer import Classes, Incoming, before_passed
 from tasks.state.staged import CHANGED_AT, DELETED, OWN, ROW
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 
@@ -59,7 +58,7 @@ class History:
     def __init__(self, load: Tracking, incoming: Incoming) -> None:
         self._target = target = incoming.target
         self._staged = staged = incoming.staged
-        self._passed = incoming.passed
+        self._incoming = incoming
         self._clearings = tuple(incoming.clearings)
         self._keyed = Keyed(load.key)
         # Of the contract's those that the target has: drift may be ignored.
@@ -71,13 +70,14 @@ class History:
         self._events = StagedEvents(
             self._keyed, self._columns, staged, incoming.rejected, target, self._kept, self._clearings
         )
-        self._gone = 0
+        self._gone = self._outdone = 0
 
     # -- what came ----------------------------------------------------------------------------------------------------
 
     def deduplicate(self, connection: Connection) -> int:
         """Leave one change of each key and instant in staging, the last; stage a delete of what a marker cleared."""
-        repeated = self._events.deduplicate(connection)
+        early = before_passed(self._incoming, self._staged.c[CHANGED_AT])
+        repeated, self._outdone = self._events.deduplicate(connection, early)
         for clearing in self._clearings:
             gone, outdone = self._events.clear(connection, clearing)
             self._gone, repeated = self._gone + gone, repeated + outdone
@@ -123,24 +123,23 @@ class History:
             (came.c.first == 1, "new"),
             else_="changed",
         )
-        late = (
-            case((came.c[CHANGED_AT] < literal(self._passed, UtcDateTime), 1), else_=0)
-            if isinstance(self._passed, datetime)
-            else literal(0)
-        )
+        early = before_passed(self._incoming, came.c[CHANGED_AT])
+        late = literal(0) if early is None else case((early, 1), else_=0)
         again = and_(self._keyed.same(came, same), came.c[CHANGED_AT] == same.c[CHANGED_AT], same.c[ROW] < 0)
         joined = came.outerjoin(same, again).outerjoin(there, self._keyed.same(came, there))
         judged = select(kind.label("kind"), late.label("late")).select_from(joined).subquery("classified")
         counted = select(judged.c.kind, func.count(), func.sum(judged.c.late)).group_by(judged.c.kind)
         rows = connection.execute(counted).all()
         found: dict[str, int] = {kind: count for kind, count, _ in rows}
+        late_by_kind = {kind: int(late) for kind, _, late in rows}
         events.forget_outdone(connection)
         return Classes(
             **{name: found.get(name, 0) for name in ("new", "changed", "deleted")},
             unchanged=found.get("unchanged", 0) + settled,
             stale=0,
             repeated=0,
-            late=sum(int(late) for kind, _, late in rows if kind != "unchanged"),
+            late=sum(late for kind, late in late_by_kind.items() if kind != "unchanged"),
+            reread=found.get("unchanged", 0) if early is None else late_by_kind.get("unchanged", 0) + self._outdone,
         )
 
     # -- what comes of it ---------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from tasks.errors import ConservationError
 from tasks.load.parts import parts_of
 from tasks.load.strategy import Load
 from tasks.load.tombstones import Tombstones
-from tasks.load.writer import Classes, Incoming
+from tasks.load.writer import Classes, Incoming, before_passed
 from tasks.partitioned import Partitioned
 from tasks.state.dead_letters import key_columns
 from tasks.state.partitions import raise_versions
@@ -56,7 +56,8 @@ class Merge:
         self.cursor = cursor = incoming.cursor
         self.rejected = incoming.rejected
         self.cleared_at = incoming.cleared_at if load.deletes else None
-        self.passed = incoming.passed
+        self._reach = before_passed(incoming, None if cursor is None else staged.c[cursor])
+        self._outdone = 0
         self.now = incoming.now
         self.everything = load.deletes_absent or incoming.complete
         self.whole = self.everything or self.cleared_at is not None
@@ -113,6 +114,9 @@ class Merge:
         rank = func.row_number().over(partition_by=key, order_by=order)
         ranked = select(self.staged.c[ROW], rank.label("rank")).subquery("ranked")
         losers = select(ranked.c[ROW]).where(ranked.c.rank > 1)
+        if self._reach is not None:
+            outdone = select(func.count()).select_from(self.staged).where(self._reach, self.staged.c[ROW].in_(losers))
+            self._outdone = connection.execute(outdone).scalar_one()
         return cleared + connection.execute(delete(self.staged).where(self.staged.c[ROW].in_(losers))).rowcount
 
     def classify(self, connection: Connection) -> Classes:
@@ -123,9 +127,12 @@ class Merge:
             select(joined.c.kind, func.count(), func.sum(joined.c.late)).group_by(joined.c.kind)
         ).all()
         found: dict[str, int] = {kind: count for kind, count, _ in rows}
+        early = {kind: int(late) for kind, _, late in rows}
+        settled = sum(early.get(kind, 0) for kind in ("unchanged", "stale", "repeated"))
         return Classes(
             **{name: found.get(name, 0) for name in ("new", "changed", "deleted", "unchanged", "stale", "repeated")},
-            late=sum(int(late) for kind, _, late in rows if kind in ("new", "changed")),
+            late=early.get("new", 0) + early.get("changed", 0),
+            reread=found.get("unchanged", 0) if self._reach is None else settled + self._outdone,
         )
 
     def _kind(self) -> ColumnElement[str]:
@@ -142,13 +149,7 @@ class Merge:
         )
 
     def _late(self) -> ColumnElement[int]:
-        if self.cursor is None or self.passed is None:
-            return literal(0)
-        cursor = self.staged.c[self.cursor]
-        # The contract may declare it as something else than the source has it in, which does not compare.
-        if cursor.type.python_type is not type(self.passed):
-            return literal(0)
-        return case((cursor < literal(self.passed, cursor.type), 1), else_=0)
+        return literal(0) if self._reach is None else case((self._reach, 1), else_=0)
 
     def absent(self, connection: Connection) -> tuple[int, int]:
         """Where the staged rows are all there is: how many of the scope did not come in, and how many it has.

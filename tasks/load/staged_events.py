@@ -65,17 +65,21 @@ class StagedEvents:
         self._versions, self._kept = versions, kept
         self._markers = [clearing.row for clearing in clearings]
 
-    def deduplicate(self, connection: Connection) -> int:
-        """Leave one change of each key and instant, the last; how many went."""
+    def deduplicate(self, connection: Connection, early: ColumnElement[bool] | None) -> tuple[int, int]:
+        """Leave one change of each key and instant, the last; how many went, and how many of them are `early`."""
         staged = self._staged
         identity = [*self._keyed.of(staged), staged.c[CHANGED_AT]]
         repeated = select(literal(1)).select_from(staged).group_by(*identity).having(func.count() > 1).limit(1)
         if connection.execute(repeated).first() is None:
-            return 0
+            return 0, 0
         rank = func.row_number().over(partition_by=identity, order_by=staged.c[ROW].desc())
         ranked = select(staged.c[ROW], rank.label("rank")).subquery("ranked")
         losers = select(ranked.c[ROW]).where(ranked.c.rank > 1)
-        return connection.execute(delete(staged).where(staged.c[ROW].in_(losers))).rowcount
+        outdone = 0
+        if early is not None:
+            count = select(func.count()).select_from(staged).where(early, staged.c[ROW].in_(losers))
+            outdone = connection.execute(count).scalar_one()
+        return connection.execute(delete(staged).where(staged.c[ROW].in_(losers))).rowcount, outdone
 
     def clear(self, connection: Connection, clearing: Clearing) -> tuple[int, int]:
         """Stage a delete, at the marker's time, of every key that was there before it, and is not after it.

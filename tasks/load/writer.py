@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import ColumnElement, Connection, Table, literal
 
 from tasks.change_columns import Clearing
 from tasks.window import Window
@@ -43,6 +43,14 @@ class Incoming:
     clearings: Sequence[Clearing] = ()
 
 
+def before_passed(incoming: Incoming, at: ColumnElement[Any] | None) -> ColumnElement[bool] | None:
+    """Whether `at`, by which staged rows are ordered, lies where earlier runs have read; None where nobody can tell."""
+    # The contract may declare it as something else than the source has it in, which does not compare.
+    if at is None or incoming.passed is None or at.type.python_type is not type(incoming.passed):
+        return None
+    return at < literal(incoming.passed, at.type)
+
+
 @dataclass(frozen=True, slots=True)
 class Classes:
     """Staged rows by what will be done with them.
@@ -55,6 +63,9 @@ class Classes:
         stale: the target holds a newer version.
         repeated: they differ from the target, but the strategy never writes over a row.
         late: those of the new and changed ones that lie before what has been covered already.
+        reread: rows that came in although an earlier run had loaded them, those taken from staging included: they lie
+            before what has been covered already, and are neither new nor changed nor deleted. Where the cursor does not
+            say what lies there, only the unchanged ones.
     """
 
     new: int
@@ -64,6 +75,7 @@ class Classes:
     stale: int
     repeated: int
     late: int
+    reread: int
 
 
 class Writer(Protocol):

@@ -109,6 +109,30 @@ def file_letters(
     )
 
 
+def count_reread(
+    connection: Connection, dialect: Dialect, pipeline: str, rejected: Table, passed: datetime | None
+) -> int:
+    """How many of an attempt's dead letters an earlier run has filed already. Ask before they are filed.
+
+    These are the records that a letter has, and the older versions of a row that came with a newer bad one.
+
+    Args:
+        connection: in the commit's transaction.
+        dialect: its dialect.
+        pipeline: whose letters.
+        rejected: the attempt's.
+        passed: no run has read what lies at or after it (UTC), though a refused one may have filed it; None: nobody
+            can tell.
+    """
+    ranked = _ranked(dialect, rejected)
+    filed = and_(dead_letters.c.pipeline == pipeline, dead_letters.c.row_key == ranked.c.row_key)
+    again = or_(dead_letters.c.record == ranked.c.record, ranked.c.rank > 1)
+    at = ranked.c.cursor_value
+    early = [] if passed is None else [or_(at.is_(None), at < literal(passed, UtcDateTime()))]
+    found = select(func.count()).select_from(ranked.join(dead_letters, filed)).where(again, *early)
+    return int(connection.execute(found).scalar_one())
+
+
 def _ranked(dialect: Dialect, rejected: Table) -> Subquery:
     """An attempt's dead letters with their `row_key`, and their `rank` among those of their row: 1 is the newest."""
     keys = key_columns(rejected)

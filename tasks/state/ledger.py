@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
-from tasks.counts import Counts
+from tasks.counts import Counted, Counts
 from tasks.state.attempts import Attempt, Status
 from tasks.state.statistics import Statistics
 from tasks.state.tables import COUNTS, runs
@@ -31,6 +31,8 @@ class Entry:
         null_cursors: source rows that are in no window, having no cursor.
         written: rows of the target that were inserted, updated or deleted; a change may be several in a history.
         statistics: what its rows looked like; None where the source said that nothing has changed.
+        reread: changes that an earlier run has counted, and that only the lookback brought again.
+        reread_rejected: those of them that were rejected again.
     """
 
     status: Status
@@ -45,6 +47,14 @@ class Entry:
     null_cursors: int = 0
     written: int = 0
     statistics: Statistics | None = None
+    reread: int = 0
+    reread_rejected: int = 0
+
+    @property
+    def counted(self) -> Counted:
+        """What came in here for the first time."""
+        counts = self.counts
+        return Counted(counts.incoming - self.reread, counts.rejected - self.reread_rejected)
 
 
 def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: datetime) -> None:
@@ -64,6 +74,8 @@ def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: dat
             late=entry.late,
             null_cursors=entry.null_cursors,
             written=entry.written,
+            reread=entry.reread,
+            reread_rejected=entry.reread_rejected,
             statistics=None if entry.statistics is None else entry.statistics.as_json(),
             **entry.counts.as_dict(),
             **{f"{phase}_seconds": seconds for phase, seconds in entry.phases.items()},
@@ -87,6 +99,8 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
         null_cursors=row["null_cursors"] or 0,
         written=row["written"] or 0,
         statistics=None if row["statistics"] is None else Statistics.parse(row["statistics"]),
+        reread=row["reread"] or 0,
+        reread_rejected=row["reread_rejected"] or 0,
     )
 
 

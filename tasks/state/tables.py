@@ -108,6 +108,10 @@ runs = Table(
     Column("written", BigInteger, comment="Rows of the target that were inserted, updated or deleted"),
     Column("overrides", Text, comment="Guards that were overridden for this run, and why; JSON"),
     Column("statistics", Text, comment="Rows that the contract let through, and NULLs by column; JSON"),
+    Column(
+        "reread", BigInteger, comment="Changes that an earlier run has counted, and only the lookback brought again"
+    ),
+    Column("reread_rejected", BigInteger, comment="Those of them that were rejected again"),
     Index("etl_runs_by_pipeline", "pipeline", "started_at"),
     Index("etl_runs_by_run", "run_id"),
 )

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from tasks.counts import Counts
+from sqlalchemy import Engine
+
+from tasks.counts import Counted
 from tasks.declaration import Pipeline
+from tasks.errors import redact
 from tasks.extract.feed import Notice
+from tasks.health import Health, error_rate, measure
 from tasks.observe import causes
 from tasks.observe.artifacts import show_report
-from tasks.observe.context import logger
+from tasks.observe.context import flow_run_id, logger
 from tasks.observe.events import emit
 from tasks.report import RunReport, WindowReport
 from tasks.state.attempts import Attempt
@@ -41,7 +45,7 @@ def announce_run(pipeline: Pipeline, report: RunReport) -> None:
     emit(causes.WINDOW_COVERED, pipeline.name, body)
     if counts.inserted or counts.updated or counts.deleted:
         emit(causes.DATASET_LANDED, pipeline.name, body)
-    raise_error_rate(pipeline, counts, body)
+    announce_error_rate(pipeline, report.run_id, report.counted, body)
     rows = [
         {"window": str(done.attempt.window), **done.entry.counts.as_dict(), "seconds": round(done.entry.seconds, 2)}
         for done in report.windows
@@ -79,25 +83,45 @@ def announce_drift(pipeline: Pipeline, differences: Sequence[str]) -> None:
     )
 
 
-def raise_error_rate(pipeline: Pipeline, counts: Counts, body: dict[str, Any]) -> None:
-    """Raise the alert event where the error rate is strictly above what the SLA allows."""
-    limit = pipeline.sla.max_error_rate
-    if counts.error_rate <= limit:
+def announce_error_rate(
+    pipeline: Pipeline, run_id: str, counted: Counted, body: dict[str, Any], *, refused: bool = False
+) -> None:
+    """Tell whether the error rate is strictly above what the SLA allows; of a refused run only if it is."""
+    found = error_rate(pipeline, run_id, counted)
+    if found.breached or not refused:
+        emit(found.event, pipeline.name, body | found.payload(run_id))
+    if found.breached:
+        logger().warning("%s: %s Look with `%s`.", pipeline.name, found.text, found.look)
+
+
+def announce_health(pipeline: Pipeline, engine: Engine, run_id: str) -> None:
+    """Measure what else is promised, and tell it. What is committed is committed, whatever becomes of this.
+
+    Outside of a flow run there is nobody to tell, and nothing is asked.
+    """
+    if flow_run_id() is None:
         return
-    alert = body | {"error_rate": counts.error_rate, "max_error_rate": limit, "rejected": counts.rejected}
-    emit(causes.ERROR_RATE.breached, pipeline.name, alert)
-    logger().warning(
-        "%s: error rate %.2f %% is above %.2f %%; see the reasons in etl_dead_letters.",
-        pipeline.name,
-        100 * counts.error_rate,
-        100 * limit,
-    )
+    try:
+        announce_findings(measure(pipeline, engine, recorded=True), run_id)
+    # Whatever it is: a run that has loaded its rows does not fail because nobody could say how fresh they are.
+    except Exception as error:
+        message = redact(f"{type(error).__name__}: {error}")
+        logger().warning("%s: its health could not be measured: %s", pipeline.name, message)
 
 
-def announce_notices(pipeline: Pipeline, notices: Iterable[Notice]) -> None:
-    """Tell what a feed has noticed of its source."""
+def announce_findings(health: Health, run_id: str | None) -> None:
+    """Tell every finding, and log those that are breached; `run_id` is that of the run at whose end it is, or None."""
+    for found in health.findings:
+        emit(found.event, health.pipeline, found.payload(run_id))
+        if found.breached:
+            logger().warning("%s: %s Look with `%s`.", health.pipeline, found.text, found.look)
+
+
+def announce_notices(pipeline: Pipeline, notices: Iterable[Notice], run_id: str | None) -> None:
+    """Tell what a feed has noticed of its source; `run_id` is that of the run that did, or None."""
     for notice in notices:
-        emit(notice.event, pipeline.name, dict(notice.payload))
+        told = {"run_id": run_id, "text": notice.text[:1].upper() + notice.text[1:], "look": "tidegate doctor"}
+        emit(notice.event, pipeline.name, {**notice.payload, **told})
         level = logging.WARNING if notice.alarming else logging.INFO
         logger().log(level, "%s: %s", pipeline.name, notice.text, extra={"pipeline": pipeline.name, **notice.payload})
 

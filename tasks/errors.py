@@ -14,6 +14,7 @@
     │   ├── ConservationError         the counts of a window do not add up: a bug, nothing was written
     │   └── HistoryError              versions of a key overlap or leave a gap: nothing was written
     ├── GraphFailed                 some pipelines of a graph failed; the others were carried out
+    ├── WatchFailed                 some pipelines could not be measured; the others were
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -117,6 +118,10 @@ class HistoryError(FatalError):
 
 class GraphFailed(TidegateError):
     """Some pipelines of a graph failed, and all that does not depend on them was carried out. Run it again."""
+
+
+class WatchFailed(TidegateError):
+    """How some pipelines are could not be measured, and all others were. See to what did not answer."""
 
 
 class Refusal(TidegateError):

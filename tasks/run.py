@@ -11,7 +11,7 @@ from sqlalchemy import inspect
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from tasks.admission import Admission
-from tasks.announce import announce_ddl, announce_drift, announce_run, announce_skipped, say_shared
+from tasks.announce import announce_ddl, announce_drift, announce_health, announce_run, announce_skipped, say_shared
 from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
@@ -187,6 +187,7 @@ class Run:
             announce_skipped(self.pipeline, report)
         if done or skipped is None:
             announce_run(self.pipeline, report)
+        announce_health(self.pipeline, self.assembly.engine, self.run_id)
         return report
 
     def _expect_other_tables(self) -> None:

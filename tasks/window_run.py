@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import partial
 
 from tasks.announce import (
+    announce_error_rate,
     announce_notices,
     announce_window,
-    raise_error_rate,
     say_not_acknowledged,
     say_null_cursors,
     say_out_of_bounds,
@@ -100,8 +100,8 @@ class WindowRun:
         if entry.status != "refused" and entry.message:
             say_out_of_bounds(self.attempt, entry.message)
         if entry.status == "refused":
-            body = {"run_id": self.attempt.run_id, "window": str(self.attempt.window)}
-            raise_error_rate(self.pipeline, entry.counts, body)
+            body = {"window": str(self.attempt.window), **entry.counts.as_dict()}
+            announce_error_rate(self.pipeline, self.attempt.run_id, entry.counted, body, refused=True)
             raise GuardRefused(entry.message or "refused")
         return done
 
@@ -242,7 +242,7 @@ class WindowRun:
         """Best effort: the rows are committed, whatever the source says to it."""
         try:
             chunk.acknowledge()
-            announce_notices(self.pipeline, chunk.notices())
+            announce_notices(self.pipeline, chunk.notices(), self.attempt.run_id)
         except TidegateError as error:
             say_not_acknowledged(self.pipeline, error)
 

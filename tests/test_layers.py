@@ -31,6 +31,8 @@ LAYERS = (
         "tasks.assembly",
         "tasks.plan",
         "tasks.announce",
+        "tasks.health",
+        "tasks.watch",
     ),
     ("tasks.assembly", "tasks.declaration", "tasks.streaming", "tasks.report"),
     ROOMS,

@@ -210,6 +210,13 @@ class ApiExtract:
         with self.named(self.name), self.client() as client:
             return self.clock.read(client) - self.lag
 
+    def own_time(self) -> datetime | None:
+        """See `Clocked`; one request, where a clock is declared."""
+        if self.clock is None or self.cursor is None:
+            return None
+        with self.named(self.name), self.client() as client:
+            return self.clock.read(client)
+
     def null_cursors(self) -> int:
         """0: an API does not tell."""
         return 0

@@ -131,6 +131,10 @@ class ApiChildren:
         """See `Extract.bound`; the children's."""
         return self.children.bound()
 
+    def own_time(self) -> datetime | None:
+        """See `Clocked`; the children's."""
+        return self.children.own_time()
+
     def null_cursors(self) -> int:
         """0: an API does not tell."""
         return 0

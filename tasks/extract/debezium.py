@@ -20,6 +20,7 @@ from tasks.extract.debezium_log.process import EngineProcess
 from tasks.extract.debezium_log.source import SourceLog, further_jars
 from tasks.extract.feed import Chunk, Home, Notice
 from tasks.extract.transaction_log import replication
+from tasks.extract.transaction_log.slot_lag import slot_notices
 
 _BATCH_EVENTS = 10_000
 _SECRET = ("password", "secret", "token")
@@ -151,6 +152,13 @@ class DebeziumExtract:
                 if self.publication is None:
                     replication.drop_publication(connection, home.name)
 
+    def slot_notices(self, slot: str) -> Sequence[Notice]:
+        """See `Slotted`; on MySQL and MariaDB the source keeps nothing for us."""
+        source = engine(self.connection)
+        if source.dialect.name != "postgresql":
+            return ()
+        return slot_notices(source, slot, self.connection, self.max_lag, self.where)
+
     def _clock(self, log: SourceLog) -> datetime:
         """The source's time, UTC; of a binlog to the second, as its changes have theirs: none may seem older."""
         source = engine(self.connection)
@@ -162,7 +170,15 @@ class DebeziumExtract:
         source = engine(self.connection)
         if source.dialect.name == "postgresql":
             return PostgresqlLog(
-                source, home, self.table, self.key, self.publication, self.max_lag, self.where, position
+                source,
+                home,
+                self.table,
+                self.key,
+                self.publication,
+                self.connection,
+                self.max_lag,
+                self.where,
+                position,
             )
         if source.dialect.name in ("mysql", "mariadb"):
             return MysqlLog(source, home, self.table, self.key, self.jars, self.where, position)

@@ -184,6 +184,32 @@ class Derived(Protocol):
         """
 
 
+@runtime_checkable
+class Clocked(Protocol):
+    """An extract whose source may have a time of its own, a replica's or a replay's for instance."""
+
+    def own_time(self) -> datetime | None:
+        """What time it is there (UTC); None where it is the time of day.
+
+        Raises:
+            SourceUnavailable: the source did not answer.
+            SourceError: the source refused.
+        """
+
+
+@runtime_checkable
+class Slotted(Protocol):
+    """A feed for which the source keeps log, which somebody has to fetch before its disk is full."""
+
+    def slot_notices(self, slot: str) -> Sequence[Notice]:
+        """How much log the source keeps now for the feed of that name; nothing where it keeps none.
+
+        Raises:
+            SourceUnavailable: the source did not answer.
+            SourceError: the source refused.
+        """
+
+
 class Held:
     """What an extract keeps open from one commit of a window to the next. Close it when the window is done."""
 

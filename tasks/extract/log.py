@@ -22,6 +22,7 @@ from tasks.extract.feed import Chunk, Home, Notice
 from tasks.extract.transaction_log import replication
 from tasks.extract.transaction_log.pgoutput import Decoder, Relation, lsn_number, lsn_text
 from tasks.extract.transaction_log.replication import Followed
+from tasks.extract.transaction_log.slot_lag import slot_notices
 from tasks.window import to_utc
 
 _REREAD_ROWS = 5_000
@@ -97,6 +98,10 @@ class LogExtract:
             replication.drop_slot(connection, home.name)
             if self.publication is None:
                 replication.drop_publication(connection, home.name)
+
+    def slot_notices(self, slot: str) -> Sequence[Notice]:
+        """See `Slotted`."""
+        return slot_notices(engine(self.connection), slot, self.connection, self.max_lag, self.where)
 
     @property
     def where(self) -> str:
@@ -221,20 +226,7 @@ class _Changes:
             replication.advance(connection, self.slot, self._end)
 
     def notices(self) -> Sequence[Notice]:
-        with _source_errors(self.source, self.feed.where), _autocommit(self.source) as connection:
-            state = replication.slot_state(connection, self.slot)
-        if state is None:
-            return ()
-        alarming = state.lag > self.feed.max_lag
-        return [
-            Notice(
-                "etl.slot.lag-exceeded" if alarming else "etl.slot.lag",
-                f"the slot {self.slot} keeps {state.lag:,} bytes of log at {self.feed.connection}"
-                + (f", more than {self.feed.max_lag:,}; run this pipeline more often." if alarming else "."),
-                {"slot": self.slot, "lag": state.lag, "max_lag": self.feed.max_lag},
-                alarming,
-            )
-        ]
+        return self.feed.slot_notices(self.slot)
 
     def _reread(self, relation: Relation, keys: pa.Table, wanted: list[str]) -> pa.Table:
         """See `Reread`; the values have the text of the log's own session."""

@@ -83,6 +83,13 @@ class SnapshotDiff:
                 at = self._clock(source)
             yield Comparison(self, home, position, reader, covered_until, at, self._source_errors, stack.close)
 
+    def own_time(self) -> datetime | None:
+        """See `Clocked`."""
+        if self.clock is None:
+            return None
+        with self._source_errors():
+            return self._clock(engine(self.connection))
+
     def remove(self, home: Home) -> None:
         """See `Feed.remove`: the hashes in the target; the source has nothing of ours."""
         RowHashes(home, self.key, self._where).drop()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tasks.connections import engine
 from tasks.dialects import dialect_of
@@ -14,7 +14,7 @@ from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.deleted import with_operations
 from tasks.extract.local_cursor import cursor_in_utc
 from tasks.local_time import LocalTime
-from tasks.window import Window
+from tasks.window import Window, to_utc
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ class TableExtract:
             bound = dialect.bound(source, self.clock, self.lag)
         # A time taken after the bound may be kept with fewer digits, and so lie before it.
         return bound - timedelta(microseconds=bound.microsecond % 10 ** (6 - dialect.digits(column)))
+
+    def own_time(self) -> datetime | None:
+        """See `Clocked`. Without a cursor nothing is covered by the source's time."""
+        if self.clock is None or self.cursor is None:
+            return None
+        source = engine(self.connection)
+        with (
+            dialect_of(source).translated(self._where(), SourceUnavailable, SourceError),
+            source.connect() as connection,
+        ):
+            return to_utc(connection.execute(text(f"SELECT {self.clock}")).scalar_one())
 
     def batches(self, window: Window) -> Iterator[pa.Table]:
         """See `Extract.batches`."""

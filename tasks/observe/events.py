@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from tasks.observe.context import flow_run_id
+from tasks.errors import redact
+from tasks.observe.context import flow_run_id, logger
 
 
 def emit(event: str, pipeline: str, payload: dict[str, Any]) -> None:
     """Emit `etl.…` for the resource `etl.pipeline.<name>`, related to the flow run; nothing outside of one.
 
     Args:
-        event: `etl.run.committed`, `etl.run.skipped`, `etl.run.error-rate-exceeded`, `etl.window.covered`,
-            `etl.dataset.landed`, `etl.target.changed` or `etl.target.drifted`, and what a feed notices of its source.
+        event: see `tasks.observe.causes`, and what a feed notices of its source.
         pipeline: name of the pipeline.
         payload: plain JSON; no secrets, no rows.
     """
@@ -19,9 +19,13 @@ def emit(event: str, pipeline: str, payload: dict[str, Any]) -> None:
         return
     from prefect.events import emit_event
 
-    emit_event(
-        event,
-        resource={"prefect.resource.id": f"etl.pipeline.{pipeline}", "prefect.resource.name": pipeline},
-        related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
-        payload=payload,
-    )
+    try:
+        emit_event(
+            event,
+            resource={"prefect.resource.id": f"etl.pipeline.{pipeline}", "prefect.resource.name": pipeline},
+            related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
+            payload=payload,
+        )
+    # Whatever it is: what an event tells has happened, and a run does not fail for want of a listener.
+    except Exception as error:
+        logger().warning("%s: the event %s could not be sent: %s", pipeline, event, redact(repr(error)))

@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from tasks.dialects.dialect import Dialect
@@ -37,6 +37,11 @@ def feed_name(engine: Engine, dialect: Dialect, pipeline: str) -> str:
         with engine.connect() as connection:
             found = connection.execute(known).scalar_one()
     return str(found)
+
+
+def known_feed_name(connection: Connection, pipeline: str) -> str | None:
+    """The name of `pipeline`'s feed; None where none has been drawn, and none is."""
+    return connection.execute(select(feeds.c.name).where(feeds.c.pipeline == pipeline)).scalar_one_or_none()
 
 
 def forget_feed(engine: Engine, dialect: Dialect, pipeline: str) -> None:

@@ -21,12 +21,13 @@ def ensure_schema(engine: Engine, dialect: Dialect) -> None:
     Raises:
         TargetError: the tables were made by a newer tidegate.
     """
-    current = _current(engine)
+    current = schema_version(engine)
     if current != HEAD:
         _migrate(engine, dialect, current)
 
 
-def _current(engine: Engine) -> str | None:
+def schema_version(engine: Engine) -> str | None:
+    """At which version the state tables are; None where there are none."""
     if not inspect(engine).has_table(VERSION_TABLE):
         return None
     with engine.connect() as connection:

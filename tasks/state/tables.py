@@ -155,4 +155,6 @@ dead_letters = Table(
     Column("closed_at", UtcDateTime),
     UniqueConstraint("pipeline", "row_key", name="etl_dead_letters_row"),
     Index("etl_dead_letters_by_status", "pipeline", "status"),
+    Index("etl_dead_letters_by_first_seen", "pipeline", "first_seen"),
+    Index("etl_dead_letters_by_closed_at", "pipeline", "closed_at"),
 )

@@ -59,11 +59,14 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
     follows = {"full_refresh": False}
-    others = {"airports": follows, "bookings": follows, "planes": follows, "nightly": {"at_once": 4}}
+    operating = {"nightly": {"at_once": 4}, "watch": {}}
+    others = {"airports": follows, "bookings": follows, "planes": follows} | operating
     window = {"start": None, "end": None, "full_refresh": False}
     assert deployment["parameters"] == others.get(deployment["name"], window)
     assert deployment["work_pool"]["name"] == "tidegate"
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    # What a second watch would see, the next one sees.
+    second = "CANCEL_NEW" if deployment["name"] == "watch" else "ENQUEUE"
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": second}
 
 
 @each_deployment
@@ -81,8 +84,17 @@ def test_deployment_has_a_cron_in_a_time_zone(deployment: dict[str, Any]) -> Non
 
 
 def test_no_two_deployments_start_in_the_same_minute() -> None:
-    minutes = [deployment["schedules"][0]["cron"].split()[0] for deployment in DEPLOYMENTS]
-    assert len(set(minutes)) == len(minutes)
+    started = [minute for deployment in DEPLOYMENTS for minute in minutes(deployment["schedules"][0]["cron"])]
+    assert len(set(started)) == len(started)
+
+
+def minutes(cron: str) -> range:
+    """At which minutes of an hour it starts: of `20`, or `2-59/10`."""
+    first, _, rest = cron.split()[0].partition("-")
+    if not rest:
+        return range(int(first), int(first) + 1)
+    last, _, step = rest.partition("/")
+    return range(int(first), int(last) + 1, int(step))
 
 
 @pytest.mark.prefect

@@ -99,7 +99,8 @@ def _assert_counts_once(databases: Databases, story: Story) -> None:
     world = World(databases, log=False)
     world.pipeline = replace(world.pipeline, load=STRATEGIES[story.strategy](world.target), split=story.split)
     numbers, counted, seen = itertools.count(1), Counted(), set[tuple[Change, bool]]()
-    now, lost, landed, watermark = 1, 0, False, None
+    now, lost, landed = 1, 0, False
+    watermark: int | None = None
     for one in (*story.rounds, Round((), 1, lands=False), Round((), 0, lands=False)):
         for write in one.writes:
             key = next(numbers) + 10 if write.key is not None and story.strategy == "Append" else write.key

@@ -24,6 +24,7 @@ from tasks.extract.debezium_log.types import DECIMAL, Schema
 from tasks.extract.feed import Home, Notice
 from tasks.extract.transaction_log import replication
 from tasks.extract.transaction_log.pgoutput import lsn_number, lsn_text
+from tasks.extract.transaction_log.slot_lag import slot_notices
 from tasks.window import to_utc
 
 _MESSAGES_SINCE = (14,)
@@ -42,6 +43,8 @@ class PostgresqlLog:
         table: the table that is followed.
         key: columns that identify a row; the primary key where none are given.
         publication: one that exists already.
+        source_name: what declarations call it.
+        max_lag: bytes of log that the slot may keep before an alert is raised.
         where: the source, as a message begins.
         position: what has been loaded, or None to begin with a snapshot.
 
@@ -59,6 +62,7 @@ class PostgresqlLog:
         table: str,
         key: Sequence[str],
         publication: str | None,
+        source_name: str,
         max_lag: int,
         where: str,
         position: str | None,
@@ -66,7 +70,7 @@ class PostgresqlLog:
         self.reached = False
         self.offset: Mapping[str, Any] | None = None
         self._source, self._slot, self._where = source, home.name, where
-        self._publication, self._max_lag = publication or home.name, max_lag
+        self._publication, self._max_lag, self._source_name = publication or home.name, max_lag, source_name
         self._mark = base64.b64encode(home.attempt.encode()).decode()
         self._attempt = home.attempt
         self._marked = False
@@ -136,20 +140,7 @@ class PostgresqlLog:
 
     def notices(self) -> Sequence[Notice]:
         """See `SourceLog`: how much log the slot keeps."""
-        with self._connected() as connection:
-            state = replication.slot_state(connection, self._slot)
-        if state is None:
-            return ()
-        alarming = state.lag > self._max_lag
-        return [
-            Notice(
-                "etl.slot.lag-exceeded" if alarming else "etl.slot.lag",
-                f"the slot {self._slot} keeps {state.lag:,} bytes of log"
-                + (f", more than {self._max_lag:,}; run this pipeline more often." if alarming else "."),
-                {"slot": self._slot, "lag": state.lag, "max_lag": self._max_lag},
-                alarming,
-            )
-        ]
+        return slot_notices(self._source, self._slot, self._source_name, self._max_lag, self._where)
 
     def reread(self, keys: list[Row], wanted: Mapping[str, Schema | None]) -> list[Row | None]:
         """See `Reread`; values as Debezium's JSON has them, or as Python's own."""

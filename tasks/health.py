@@ -12,9 +12,10 @@ from tasks.counts import Counted
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import TargetError, TargetUnavailable
-from tasks.extract.feed import Clocked
+from tasks.extract.feed import Clocked, Derived
 from tasks.observe.causes import DEAD_LETTERS, ERROR_RATE, FRESHNESS, RECENT_ERROR_RATE, Measured
 from tasks.state.schema import HEAD, schema_version
+from tasks.state.upstream_tables import time_upstream
 from tasks.state.vitals import Vitals, read_vitals
 
 _GROWING_RUNS = 3
@@ -94,9 +95,13 @@ def measure(pipeline: Pipeline, engine: Engine, *, recorded: bool = False) -> He
                 recent_runs=sla.recent_runs,
                 growing_runs=_GROWING_RUNS,
             )
+            upstream = pipeline.extract.reads if isinstance(pipeline.extract, Derived) else None
+            now = vitals.at if upstream is None else time_upstream(connection, upstream, vitals.at) or vitals.at
     findings = [_recent_error_rate(pipeline, vitals), _dead_letters(pipeline, vitals)]
-    if sla.max_freshness is not None and (found := _freshness(pipeline, vitals, sla.max_freshness)) is not None:
-        findings.insert(0, found)
+    if sla.max_freshness is not None:
+        if vitals.covered_until is not None and isinstance(pipeline.extract, Clocked):
+            now = pipeline.extract.own_time() or now
+        findings = [*_freshness(pipeline, vitals, sla.max_freshness, now), *findings]
     return Health(name, vitals, tuple(findings), None if vitals.first_seen else f"{name} has never run.")
 
 
@@ -129,7 +134,8 @@ def _unreadable(pipeline: Pipeline, engine: Engine) -> str | None:
     return None
 
 
-def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta) -> Finding | None:
+def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta, now: datetime) -> list[Finding]:
+    """How old what is covered is where it comes from, whose time is `now`; nothing of who has never run."""
     covered, name = vitals.covered_until, pipeline.name
     look = f"tidegate status {shlex.quote(name)}"
     figures = {
@@ -138,27 +144,22 @@ def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta) -> Finding 
     }
     promised = f"than the {_duration(limit)} promised"
     if covered is not None:
-        age = (_now(pipeline) or vitals.at) - covered
+        age = now - covered
         breached = age > limit
         text = (
             f"Everything up to {_instant(covered)} is loaded, {_duration(age)} ago, "
             f"{'more' if breached else 'no more'} {promised}."
         )
-        return Finding(FRESHNESS, breached, text, look, {**figures, "age": age.total_seconds()})
+        return [Finding(FRESHNESS, breached, text, look, {**figures, "age": age.total_seconds()})]
     if vitals.first_seen is None:
-        return None
+        return []
     waited = vitals.at - vitals.first_seen
     breached = waited > limit
     text = (
         f"Nothing is known to be loaded whole, and the first run was {_duration(waited)} ago, "
         f"{'more' if breached else 'no more'} {promised}."
     )
-    return Finding(FRESHNESS, breached, text, look, {**figures, "age": None, "waited": waited.total_seconds()})
-
-
-def _now(pipeline: Pipeline) -> datetime | None:
-    """The source's time, where it has one of its own."""
-    return pipeline.extract.own_time() if isinstance(pipeline.extract, Clocked) else None
+    return [Finding(FRESHNESS, breached, text, look, {**figures, "age": None, "waited": waited.total_seconds()})]
 
 
 def _recent_error_rate(pipeline: Pipeline, vitals: Vitals) -> Finding:

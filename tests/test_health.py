@@ -14,6 +14,7 @@ from tasks.observe import causes
 from tasks.pipeline import Pipeline, Sla, run_pipeline
 from tasks.state.tables import runs
 from tests.conftest import Databases, on_every_target
+from tests.extract.test_sql import DAILY, TRACKED
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, order, put
 
 EVERYTHING = 1.0
@@ -57,6 +58,19 @@ def test_without_a_clock_of_the_source_freshness_goes_by_the_targets(sqlite: Dat
     with sqlite.target.begin() as connection:
         connection.execute(text("UPDATE etl_watermarks SET covered_until = '2020-01-01 00:00:00.000000'"))
     assert found(measure(fresh, sqlite.target), causes.FRESHNESS).breached
+
+
+def test_freshness_of_a_mart_goes_by_the_time_of_its_upstreams(sqlite: Databases) -> None:
+    """Their clock stands in January 2026, whatever time it is here."""
+    put(sqlite.source, [order(1)])
+    orders = replace(at(2), load=TRACKED.load)
+    run_pipeline(orders)
+    daily = replace(DAILY, sla=Sla(max_freshness=DAY))
+    run_pipeline(daily)
+    kept = found(measure(daily, sqlite.target), causes.FRESHNESS)
+    assert not kept.breached and kept.text.startswith("Everything up to 2026-01-03 00:00:00 UTC is loaded, ")
+    run_pipeline(replace(at(4), load=TRACKED.load))
+    assert found(measure(daily, sqlite.target), causes.FRESHNESS).breached
 
 
 def test_a_pipeline_that_promises_no_freshness_has_none(sqlite: Databases) -> None:

@@ -48,3 +48,23 @@ def loaded_until(connection: Connection, targets: Collection[str]) -> datetime |
     covered = select(watermarks.c.covered_until).where(watermarks.c.pipeline.in_(loading))
     times = list(connection.execute(covered).scalars())
     return None if None in times else min(times, default=None)
+
+
+def time_upstream(connection: Connection, targets: Collection[str], at: datetime) -> datetime | None:
+    """What time it is (UTC) in the sources of `targets`, whichever clocks they go by.
+
+    What a pipeline has covered was the time there when it moved its watermark, and since then time has gone on.
+
+    Args:
+        connection: to the target.
+        targets: tables.
+        at: target clock, UTC.
+
+    Returns:
+        The least of the pipelines that load them; None where none has covered anything.
+    """
+    loading = select(windows.c.pipeline).where(windows.c.target.in_(targets), windows.c.status.in_(_COMMITTED))
+    moved = select(watermarks.c.covered_until, watermarks.c.updated_at).where(
+        watermarks.c.pipeline.in_(loading), watermarks.c.covered_until.is_not(None)
+    )
+    return min((covered + (at - updated) for covered, updated in connection.execute(moved)), default=None)

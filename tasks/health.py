@@ -97,12 +97,14 @@ def measure(pipeline: Pipeline, engine: Engine, *, recorded: bool = False) -> He
             )
             upstream = pipeline.extract.reads if isinstance(pipeline.extract, Derived) else None
             now = vitals.at if upstream is None else time_upstream(connection, upstream, vitals.at) or vitals.at
+    if vitals.last is None:
+        return Health(name, vitals, (), f"{name} has never run.")
     findings = [_recent_error_rate(pipeline, vitals), _dead_letters(pipeline, vitals)]
     if sla.max_freshness is not None:
         if vitals.covered_until is not None and isinstance(pipeline.extract, Clocked):
             now = pipeline.extract.own_time() or now
-        findings = [*_freshness(pipeline, vitals, sla.max_freshness, now), *findings]
-    return Health(name, vitals, tuple(findings), None if vitals.first_seen else f"{name} has never run.")
+        findings.insert(0, _freshness(pipeline, vitals, sla.max_freshness, now))
+    return Health(name, vitals, tuple(findings))
 
 
 def error_rate(pipeline: Pipeline, run_id: str, counted: Counted) -> Finding:
@@ -134,8 +136,8 @@ def _unreadable(pipeline: Pipeline, engine: Engine) -> str | None:
     return None
 
 
-def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta, now: datetime) -> list[Finding]:
-    """How old what is covered is where it comes from, whose time is `now`; nothing of who has never run."""
+def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta, now: datetime) -> Finding:
+    """How old what is covered is where it comes from, whose time is `now`."""
     covered, name = vitals.covered_until, pipeline.name
     look = f"tidegate status {shlex.quote(name)}"
     figures = {
@@ -150,16 +152,14 @@ def _freshness(pipeline: Pipeline, vitals: Vitals, limit: timedelta, now: dateti
             f"Everything up to {_instant(covered)} is loaded, {_duration(age)} ago, "
             f"{'more' if breached else 'no more'} {promised}."
         )
-        return [Finding(FRESHNESS, breached, text, look, {**figures, "age": age.total_seconds()})]
-    if vitals.first_seen is None:
-        return []
-    waited = vitals.at - vitals.first_seen
+        return Finding(FRESHNESS, breached, text, look, {**figures, "age": age.total_seconds()})
+    waited = vitals.at - (vitals.first_seen or vitals.at)
     breached = waited > limit
     text = (
         f"Nothing is known to be loaded whole, and the first run was {_duration(waited)} ago, "
         f"{'more' if breached else 'no more'} {promised}."
     )
-    return [Finding(FRESHNESS, breached, text, look, {**figures, "age": None, "waited": waited.total_seconds()})]
+    return Finding(FRESHNESS, breached, text, look, {**figures, "age": None, "waited": waited.total_seconds()})
 
 
 def _recent_error_rate(pipeline: Pipeline, vitals: Vitals) -> Finding:

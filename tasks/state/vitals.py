@@ -41,13 +41,13 @@ class Vitals:
     Attributes:
         at: target clock when it was asked.
         covered_until: source time below which everything is in the target, or None.
-        first_seen: target clock when the ledger first heard of the pipeline; None: it never did.
+        first_seen: target clock when the ledger first heard of the pipeline; asked where nothing is covered, else None.
         recent: what came in with the newest runs that committed, each change counted once.
         recent_runs: how many runs these are.
         open_letters: dead letters that are open.
-        growth: by how much each of the newest runs that left dead letters, the newest first, left more open than there
-            were before it.
-        last: the newest entry of the ledger, or None.
+        growth: by how much each of the newest runs that wrote its letters, the newest first, left more open than there
+            were before it; asked where any are open, else empty.
+        last: the newest entry of the ledger; None: the pipeline has never run.
     """
 
     at: datetime
@@ -72,7 +72,6 @@ def read_vitals(connection: Connection, pipeline: str, at: datetime, *, recent_r
         growing_runs: of how many runs the growth is told.
     """
     mine = runs.c.pipeline == pipeline
-    first_seen = connection.execute(select(func.min(runs.c.started_at)).where(mine)).scalar_one()
     newest = (
         select(runs.c.run_id, runs.c.status, runs.c.message, runs.c.started_at)
         .where(mine)
@@ -82,14 +81,18 @@ def read_vitals(connection: Connection, pipeline: str, at: datetime, *, recent_r
     last = connection.execute(newest).one_or_none()
     recent, counted = _recent(connection, mine, recent_runs)
     still_open = select(func.count()).where(dead_letters.c.pipeline == pipeline, dead_letters.c.status == "open")
+    open_letters = connection.execute(still_open).scalar_one()
+    covered_until, first_seen = read_watermark(connection, pipeline).covered_until, None
+    if covered_until is None:
+        first_seen = connection.execute(select(func.min(runs.c.started_at)).where(mine)).scalar_one()
     return Vitals(
         at=at,
-        covered_until=read_watermark(connection, pipeline).covered_until,
+        covered_until=covered_until,
         first_seen=first_seen,
         recent=counted,
         recent_runs=recent,
-        open_letters=connection.execute(still_open).scalar_one(),
-        growth=_growth(connection, pipeline, growing_runs),
+        open_letters=open_letters,
+        growth=_growth(connection, pipeline, growing_runs) if open_letters else (),
         last=None if last is None else LastRun(*last),
     )
 

@@ -120,8 +120,8 @@ def announce_findings(health: Health, run_id: str | None) -> None:
 def announce_notices(pipeline: Pipeline, notices: Iterable[Notice], run_id: str | None) -> None:
     """Tell what a feed has noticed of its source; `run_id` is that of the run that did, or None."""
     for notice in notices:
-        told = {"run_id": run_id, "text": notice.text[:1].upper() + notice.text[1:], "look": "tidegate doctor"}
-        emit(notice.event, pipeline.name, {**notice.payload, **told})
+        text = notice.text[:1].upper() + notice.text[1:]
+        emit(notice.event, pipeline.name, {**notice.payload, "run_id": run_id, "text": text})
         level = logging.WARNING if notice.alarming else logging.INFO
         logger().log(level, "%s: %s", pipeline.name, notice.text, extra={"pipeline": pipeline.name, **notice.payload})
 

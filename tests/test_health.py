@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pandera.pandas as pa
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
 
@@ -14,10 +15,15 @@ from tasks.observe import causes
 from tasks.pipeline import Pipeline, Sla, run_pipeline
 from tasks.state.tables import runs
 from tests.conftest import Databases, on_every_target
+from tests.extract.test_sequence import Numbered, Shelf
 from tests.extract.test_sql import DAILY, TRACKED
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, order, put
 
 EVERYTHING = 1.0
+
+
+class ShortWords(Numbered):
+    word: str = pa.Field(str_length={"max_value": 10})
 
 
 def at(days: float, **sla: object) -> Pipeline:
@@ -172,6 +178,18 @@ def test_a_last_row_that_is_bad_counts_once_although_every_window_begins_with_it
     put(sqlite.source, [order(1), order(2, amount=-1, day=1)])
     pipeline = replace(ORDERS, extract=TableExtract("source", "orders", cursor="updated_at"))
     assert [run_pipeline(pipeline).counted for _ in range(2)] == [Counted(2, 1), Counted()]
+
+
+def test_what_a_number_orders_counts_once_although_it_is_read_until_it_is_proven(sqlite: Databases) -> None:
+    shelf = Shelf(sqlite, lag=timedelta(hours=1), lookback=5)
+    shelf.pipeline = replace(shelf.pipeline, sla=Sla(abort_error_rate=EVERYTHING))
+    shelf.put(1, 2, 3)
+    shelf.execute("INSERT INTO shelf VALUES (9, 4, 'a word that no column of the contract takes')")
+    short = replace(shelf.pipeline, schema=ShortWords)
+    assert [run_pipeline(short).counted for _ in range(3)] == [Counted(4, 1), Counted(), Counted()]
+    shelf.put(5, first=4)
+    again = run_pipeline(short)
+    assert (again.counts.incoming, again.counted) == (5, Counted(1, 0))
 
 
 def test_a_row_that_is_mended_counts_once_more_as_good(sqlite: Databases) -> None:

@@ -6,6 +6,7 @@ written has to be the number classified.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -57,6 +58,7 @@ class Merge:
         self.rejected = incoming.rejected
         self.cleared_at = incoming.cleared_at if load.deletes else None
         self._reach = before_passed(incoming, None if cursor is None else staged.c[cursor])
+        self._by_time = isinstance(incoming.passed, datetime)
         self._outdone = 0
         self.now = incoming.now
         self.everything = load.deletes_absent or incoming.complete
@@ -128,11 +130,14 @@ class Merge:
         ).all()
         found: dict[str, int] = {kind: count for kind, count, _ in rows}
         early = {kind: int(late) for kind, _, late in rows}
-        settled = sum(early.get(kind, 0) for kind in ("unchanged", "stale", "repeated"))
+        reread = found.get("unchanged", 0)
+        # What a number orders is read again until it is proven, above what was passed, too.
+        if self._reach is not None and self._by_time:
+            reread = self._outdone + sum(early.get(kind, 0) for kind in ("unchanged", "stale", "repeated"))
         return Classes(
             **{name: found.get(name, 0) for name in ("new", "changed", "deleted", "unchanged", "stale", "repeated")},
             late=early.get("new", 0) + early.get("changed", 0),
-            reread=found.get("unchanged", 0) if self._reach is None else settled + self._outdone,
+            reread=reread,
         )
 
     def _kind(self) -> ColumnElement[str]:

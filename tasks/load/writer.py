@@ -64,8 +64,8 @@ class Classes:
         repeated: they differ from the target, but the strategy never writes over a row.
         late: those of the new and changed ones that lie before what has been covered already.
         reread: rows that came in although an earlier run had loaded them, those taken from staging included: they lie
-            before what has been covered already, and are neither new nor changed nor deleted. Where the cursor does not
-            say what lies there, only the unchanged ones.
+            before what has been covered already, and are neither new nor changed nor deleted. Where no time says what
+            lies there, only the unchanged ones.
     """
 
     new: int

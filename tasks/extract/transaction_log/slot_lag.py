@@ -31,7 +31,12 @@ def slot_notices(source: Engine, slot: str, connection: str, max_lag: int, where
         state = replication.slot_state(session, slot)
     if state is None:
         return ()
-    figures: dict[str, str | int | float | None] = {"slot": slot, "lag": state.lag, "max_lag": max_lag}
+    figures: dict[str, str | int | float | None] = {
+        "slot": slot,
+        "lag": state.lag,
+        "max_lag": max_lag,
+        "look": "tidegate doctor",
+    }
     if state.lost:
         text = (
             f"the slot {slot} was too far behind at {connection}, and the server has removed its log; run this "

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.change_columns import Clearing, Marker
 from tasks.channel import Channel, ChannelClosed
+from tasks.extract.changes import CURSOR_TYPE
 from tasks.spool import Spool
+from tasks.state.staged import ROW
 from tasks.state.statistics import Statistics
-from tasks.transform.contract import Judged
+from tasks.transform.contract import SIBLINGS, Judged
 from tasks.window import later
 
 _WAITING_BATCHES = 2
@@ -32,6 +35,7 @@ class Streamed:
         extracted: rows read.
         added: rows the transform made of others.
         filtered: rows it left out.
+        refiltered: those of them that an earlier run has left out already.
         staged: good rows.
         rejected: dead letters.
         unreadable: those of them that the source did not hand out.
@@ -46,6 +50,7 @@ class Streamed:
     extracted: int = 0
     added: int = 0
     filtered: int = 0
+    refiltered: int = 0
     staged: int = 0
     rejected: int = 0
     unreadable: int = 0
@@ -73,6 +78,7 @@ def stream(
     stage: Callable[[Judged], None],
     spool: Spool | None,
     as_step: Callable[[str, Step], Step],
+    passed: datetime | None = None,
 ) -> Streamed:
     """Read every batch, judge it and stage what comes of it.
 
@@ -83,6 +89,7 @@ def stream(
         stage: writes a judged batch.
         spool: keeps the raw rows, or None where nobody will ask for them.
         as_step: wraps each of the three steps, by name; see `tasks.observe.context.as_task`.
+        passed: earlier runs have read what lies before it (UTC), by `cursor_of`; None: nobody can tell.
 
     Raises:
         TidegateError: the first error of any step, after all three have stopped.
@@ -116,6 +123,8 @@ def stream(
             done.clearings += verdict.clearings
             done.added += verdict.added
             done.filtered += verdict.filtered
+            if verdict.filtered and cursor_of is not None and passed is not None:
+                done.refiltered += _before(passed, cursor_of(batch), verdict, first)
             judged.put(verdict)
         judged.finish()
 
@@ -130,6 +139,13 @@ def stream(
 
     _together([as_step("extract", read), as_step("validate", validate), as_step("stage", write)], raw, judged)
     return done
+
+
+def _before(passed: datetime, cursors: pa.ChunkedArray, verdict: Judged, first: int) -> int:
+    """How many rows of a batch, numbered from `first`, the transform left out that lie before `passed`."""
+    made = [rows.column(ROW).to_numpy() >> SIBLINGS for rows in (verdict.valid, verdict.rejected)]
+    left = np.setdiff1d(np.arange(len(cursors)), np.concatenate(made) - first)
+    return int(pc.sum(pc.less(cursors.take(pa.array(left)), pa.scalar(passed, CURSOR_TYPE))).as_py() or 0)
 
 
 def _together(steps: list[Step], *channels: Channel[Any]) -> None:

@@ -174,8 +174,10 @@ class WindowRun:
         batches, transform = chunk.batches(), self.pipeline.transform
         if isinstance(transform, WholeWindow):
             batches = transform.gathered(batches, str(self.attempt))
-        streamed = stream(batches, judge, cursor_of, stage, spool, as_task)
         ordered = chunk if isinstance(chunk, Ordered) else None
+        passed = ordered.passed if ordered else None
+        covered = passed if isinstance(passed, datetime) else None
+        streamed = stream(batches, judge, cursor_of, stage, spool, as_task, covered)
         part = chunk if isinstance(chunk, Part) else None
         null_cursors = ordered.null_cursors() if ordered else 0
         if null_cursors:
@@ -189,7 +191,7 @@ class WindowRun:
             read_at=self._clock(),
             position=chunk.position,
             covered_until=bound or opened_at if self.attempt.kind == "full" and part is None else chunk.covered_until,
-            passed=ordered.passed if ordered else None,
+            passed=passed,
             null_cursors=null_cursors,
             shrink=chunk.shrink if isinstance(chunk, Difference) else None,
             began=part.began if part else None,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pandas as pd
 import pandera.pandas as pa
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
@@ -180,6 +181,17 @@ def test_a_last_row_that_is_bad_counts_once_although_every_window_begins_with_it
     assert [run_pipeline(pipeline).counted for _ in range(2)] == [Counted(2, 1), Counted()]
 
 
+def test_what_a_transform_left_out_before_is_not_counted_again(sqlite: Databases) -> None:
+    def odd_ones(raw: pd.DataFrame) -> pd.DataFrame:
+        return raw[raw["id"].isin([1, 3, 5, 7, 9])]
+
+    put(sqlite.source, [order(number) for number in range(8)])
+    assert run_pipeline(replace(at(1), transform=odd_ones, drops_rows=True)).counted == Counted(8, 0)
+    put(sqlite.source, [order(8, day=1), order(9, amount=-1, day=1), order(7, amount=-1, day=1)])
+    again = run_pipeline(replace(at(2), transform=odd_ones, drops_rows=True))
+    assert (again.counts.filtered, again.counted) == (5, Counted(3, 2))
+
+
 def test_what_a_number_orders_counts_once_although_it_is_read_until_it_is_proven(sqlite: Databases) -> None:
     shelf = Shelf(sqlite, lag=timedelta(hours=1), lookback=5)
     shelf.pipeline = replace(shelf.pipeline, sla=Sla(abort_error_rate=EVERYTHING))
@@ -190,6 +202,14 @@ def test_what_a_number_orders_counts_once_although_it_is_read_until_it_is_proven
     shelf.put(5, first=4)
     again = run_pipeline(short)
     assert (again.counts.incoming, again.counted) == (5, Counted(1, 0))
+
+
+def test_a_bad_row_that_is_bad_otherwise_counts_once_more_however_late(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1, amount=-1), order(2, day=0.9)])
+    run_pipeline(at(1))
+    put(sqlite.source, [order(1, amount=-2, day=0.5)])
+    assert run_pipeline(at(2)).counted == Counted(1, 1)
+    assert run_pipeline(at(3)).counted == Counted()
 
 
 def test_a_row_that_is_mended_counts_once_more_as_good(sqlite: Databases) -> None:

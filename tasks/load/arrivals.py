@@ -18,6 +18,7 @@ class Arrivals:
         extracted: rows read.
         added: rows the transform made of others.
         filtered: rows it left out.
+        refiltered: those of them that an earlier run has left out already.
         staged: good rows in staging.
         rejected: dead letters in staging.
         watermark: highest cursor read, UTC.
@@ -61,6 +62,7 @@ class Arrivals:
     unchanged: bool = False
     began: datetime | None = None
     unreadable: int = 0
+    refiltered: int = 0
     scope: tuple[Window, ...] | None = None
     statistics: Statistics = field(default_factory=Statistics)
     complete: bool = False

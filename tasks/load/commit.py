@@ -154,7 +154,7 @@ class Commit:
             written = writer.write(connection, classes, gone)
             self.remember(connection)
             counts, late = self._balance(counts, classes, gone), classes.late
-            reread = reread_rejected + classes.reread if self._rereads else 0
+            reread = reread_rejected + classes.reread + arrivals.refiltered if self._rereads else 0
         else:
             done = update(windows).where(windows.c.attempt == attempt.token)
             connection.execute(done.values(status="refused"))

@@ -5,7 +5,6 @@ from typing import Final
 
 RUN_COMMITTED: Final = "etl.run.committed"
 RUN_SKIPPED: Final = "etl.run.skipped"
-RUN_REFUSED: Final = "etl.run.refused"
 WINDOW_COVERED: Final = "etl.window.covered"
 WINDOW_AWAITED: Final = "etl.window.awaited"
 DATASET_LANDED: Final = "etl.dataset.landed"

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tasks import settings
 from tasks.embedded import EmbeddedPostgres
-from tasks.errors import ConfigError, remember_secret
+from tasks.errors import ConfigError, RetriableError, remember_secret
 
 APPLICATION_NAME = "tidegate"
 """What our sessions call themselves; those that end in `-read` are known to be read-only."""
@@ -32,6 +32,7 @@ def database_url(connection: str) -> URL:
 
     Raises:
         ConfigError: what the environment or the block holds is no SQLAlchemy URL.
+        RetriableError: the Prefect server that would hold the block does not answer.
     """
     text = settings.connection_url(connection)
     if text is None:
@@ -48,6 +49,13 @@ def database_url(connection: str) -> URL:
         remember_secret(str(url.password))
         remember_secret(quote(str(url.password), safe=""))
     return _with_our_driver(url)
+
+
+def origin(connection: str) -> str:
+    """Where the URL of `connection` comes from, in words: its variable, its block, or the embedded PostgreSQL."""
+    if settings.connection_url(connection) is not None:
+        return settings.url_variable(connection)
+    return "the embedded PostgreSQL" if _block_url(connection) is None else f"the block {_block_name(connection)!r}"
 
 
 def embedded(database: str) -> EmbeddedPostgres:
@@ -133,11 +141,21 @@ def _block_url(connection: str) -> URL | None:
     """The URL in the `SqlAlchemyConnector` block `connection`, or None where there is no such block."""
     if not settings.api_server_known():
         return None
+    import httpx
     from prefect.exceptions import ObjectNotFound
     from prefect_sqlalchemy import SqlAlchemyConnector
 
     try:
-        block = SqlAlchemyConnector.load(connection.replace("_", "-"), _sync=True)
+        block = SqlAlchemyConnector.load(_block_name(connection), _sync=True)
     except (ValueError, ObjectNotFound):
         return None
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise RetriableError(
+            f"The Prefect server that PREFECT_API_URL names did not tell where {connection!r} is: "
+            f"{error or type(error).__name__}. Start it, or set {settings.url_variable(connection)}."
+        ) from error
     return block._rendered_url if isinstance(block, SqlAlchemyConnector) else None
+
+
+def _block_name(connection: str) -> str:
+    return connection.replace("_", "-")

@@ -241,6 +241,10 @@ class Source:
         """What is selected of `relation`; of a query only some columns are known by name."""
         return [relation] if isinstance(relation, Table) else [literal_column("*")]
 
+    def role(self, connection: Connection) -> str | None:
+        """As whom the database knows this session; None where it knows nobody."""
+        return str(connection.execute(select(func.current_user())).scalar_one())
+
     def names_zone(self, column: ColumnElement[Any]) -> bool:
         """Whether the values of `column` are instants, and not times of some zone."""
         return bool(getattr(column.type, "timezone", False))

@@ -130,6 +130,10 @@ class Sqlite(Dialect):
                 ) from error
         return settled
 
+    def role(self, connection: Connection) -> str | None:
+        """None: whoever opens the file."""
+        return None
+
     def trusts(self, keyset: Keyset) -> bool:
         """Never: a primary key may hold NULLs, and a column values of several types. Counting is quick here."""
         return False

@@ -30,6 +30,8 @@ LAYERS = (
         "tasks.window_run",
         "tasks.assembly",
         "tasks.plan",
+        "tasks.preview",
+        "tasks.watermark_change",
         "tasks.announce",
         "tasks.health",
         "tasks.watch",

@@ -15,8 +15,10 @@ from tasks.errors import Fenced, Superseded
 from tasks.state.tables import runs, targets, windows
 from tasks.window import Window
 
-Kind = Literal["full", "incremental", "explicit", "changes"]
-Status = Literal["running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed", "skipped"]
+Kind = Literal["full", "incremental", "explicit", "changes", "watermark"]
+Status = Literal[
+    "running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed", "skipped", "moved"
+]
 
 _STAGED = "etl_staged_"
 _REJECTED = "etl_rejected_"
@@ -42,7 +44,7 @@ class Attempt:
         target: the target table.
         run_id: the run it belongs to.
         kind: `full` (no cursor, or a full refresh), `incremental` (moves the watermark), `explicit` (does not) or
-            `changes` (a feed goes on from its position).
+            `changes` (a feed goes on from its position); `watermark` is none, but somebody who sets the watermark.
         window: what is read.
         token: unique.
     """
@@ -79,11 +81,7 @@ def open_attempt(connection: Connection, attempt: Attempt, owner: str, now: date
         details: further ledger columns: flow run, code version, contract.
     """
     shared = {**_shared(attempt), "status": "running"}
-    known = select(targets.c.target).where(targets.c.target == attempt.target)
-    if connection.execute(known).first() is None:
-        # Another run may open the same target for the first time right now.
-        with contextlib.suppress(IntegrityError), connection.begin_nested():
-            connection.execute(insert(targets).values(target=attempt.target))
+    note_target(connection, attempt.target)
     connection.execute(insert(windows).values(**shared, owner=owner, opened_at=now))
     connection.execute(insert(runs).values(**shared, started_at=now, **details))
 
@@ -104,10 +102,19 @@ def record_unplanned(
         message: why.
         now: target clock.
         details: see `open_attempt`.
-        status: `failed`, or `skipped` where nothing was read on purpose.
+        status: `failed`, `skipped` where nothing was read on purpose, or `moved` where the watermark was set.
     """
     row = {**_shared(attempt), "status": status, "message": message, "started_at": now, "finished_at": now}
     connection.execute(insert(runs).values(**row, **details))
+
+
+def note_target(connection: Connection, target: str) -> None:
+    """Have a row of `etl_targets` for `target`, for `lock_target`."""
+    known = select(targets.c.target).where(targets.c.target == target)
+    if connection.execute(known).first() is None:
+        # Another run may open the same target for the first time right now.
+        with contextlib.suppress(IntegrityError), connection.begin_nested():
+            connection.execute(insert(targets).values(target=target))
 
 
 def lock_target(connection: Connection, target: str) -> None:

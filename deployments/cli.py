@@ -1,11 +1,11 @@
-"""The command `tidegate`: each of its commands is a module of `deployments.commands`.
+"""The command `tidegate`: each of its commands is in a module of `deployments.commands`.
 
 A module imports what it works with inside its functions, so that `tidegate --help` need not load Prefect.
 """
 
 import typer
 
-from deployments.commands import ddl, demo, deploy
+from deployments.commands import ddl, dead_letters, demo, deploy, doctor, preview, run, runs, status, watermark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,3 +23,11 @@ def _root() -> None:
 app.command()(demo.demo)
 app.command()(deploy.deploy)
 app.command()(ddl.ddl)
+app.command()(run.run)
+app.command()(preview.preview)
+app.command()(status.status)
+app.command()(runs.runs)
+app.command("run-info")(runs.run_info)
+app.command()(doctor.doctor)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(watermark.app, name="watermark")

@@ -1,0 +1,188 @@
+"""The Prefect server: blocks, work pool, workers, deployments and automations; one line where there is none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deployments import work_pool
+from deployments.doctor.connections import connections_of
+from deployments.doctor.finding import Finding
+from deployments.prefect_server import PROJECT
+from tasks import settings
+from tasks.errors import redact
+from tasks.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+ALERTS = "tidegate-alerts"
+"""The notification block that automations send to."""
+
+OURS = "tidegate: "
+"""How the automations begin that tidegate makes."""
+
+_DEPLOY = "Run `tidegate deploy`."
+_PAGE = 200
+
+
+def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
+    """What there is to say of the server that `PREFECT_API_URL` names."""
+    if not settings.api_server_known():
+        yield Finding(
+            "warn", "server", "PREFECT_API_URL is not set: no block, worker, deployment or automation was looked at.",
+            "Set it where a server schedules the pipelines; `tidegate run` needs none.",
+        )  # fmt: skip
+        return
+    import httpx
+    import prefect
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            shown = redact(str(client.api_url))
+            away = client.api_healthcheck()
+            if away is not None:
+                yield Finding(
+                    "fail", "server", f"{shown} does not answer: {away or type(away).__name__}.",
+                    "Check PREFECT_API_URL, and whether the server is up. No schedule starts, and no alert is sent.",
+                )  # fmt: skip
+                return
+            version = client.api_version()
+            if version.split(".")[:2] == prefect.__version__.split(".")[:2]:
+                yield Finding("ok", "server", f"{shown}: Prefect {version}.")
+            else:
+                yield Finding(
+                    "warn", "server", f"{shown}: Prefect {version}, and {prefect.__version__} here.",
+                    "Have both run the same version.",
+                )  # fmt: skip
+            yield from _blocks(client, pipelines)
+            declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+            there = {deployment.name: deployment for deployment in _every_deployment(client)}
+            # Which of the environments this server is, its deployments tell.
+            pools = {there[one["name"]].work_pool_name for one in declared if one["name"] in there} - {None}
+            for name in sorted(pools) or [work_pool.NAME]:
+                yield from _pool(client, name)
+            yield from _deployments(declared, there)
+            yield from _automations(client, pipelines)
+    except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+        yield Finding(
+            "fail", "server", f"it broke off: {error or type(error).__name__}.",
+            "Look at its log, and at PREFECT_API_KEY or PREFECT_API_AUTH_STRING where it asks for one.",
+        )  # fmt: skip
+
+
+def _blocks(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
+    names: set[str] = set()
+    while page := client.read_block_documents(limit=_PAGE, offset=len(names), include_secrets=False):
+        names |= {document.name or str(document.id) for document in page}
+        if len(page) < _PAGE:
+            break
+    for one in connections_of(pipelines):
+        if one.is_api:
+            continue
+        about = f"block {one.block}"
+        if settings.connection_url(one.name) is not None:
+            yield Finding(
+                "ok", about, f"not needed here: {one.variable} is set. A worker needs one of the two as well."
+            )
+        elif one.block in names:
+            yield Finding("ok", about, f"it says where {one.name} is.")
+        else:
+            yield Finding(
+                "warn", about, f"there is none, and {one.variable} is not set, so the embedded PostgreSQL serves for "
+                f"{one.name}.",
+                f"Make a SqlAlchemyConnector block {one.block!r}, or set {one.variable} for the workers.",
+            )  # fmt: skip
+    if ALERTS in names:
+        yield Finding("ok", f"block {ALERTS}", "alerts are sent to it.")
+    else:
+        yield Finding(
+            "warn", f"block {ALERTS}", "there is none, so no alert can be sent.",
+            f"Make a notification block of that name, or set TIDEGATE_ALERTS_URL. {_DEPLOY}",
+        )  # fmt: skip
+
+
+def _pool(client: "SyncPrefectClient", name: str) -> Iterator[Finding]:
+    from prefect.exceptions import ObjectNotFound
+
+    about = f"work pool {name}"
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        yield Finding("fail", about, "there is none, so no run starts.", _DEPLOY)
+        return
+    if pool.is_paused:
+        yield Finding("fail", about, "it is paused, so no run starts.", f"prefect work-pool resume {name}")
+    else:
+        yield Finding("ok", about, f"of the type {pool.type}.")
+    online = [worker for worker in client.read_workers_for_work_pool(name) if _status(worker) == "ONLINE"]
+    if online:
+        beats = [worker.last_heartbeat_time for worker in online if worker.last_heartbeat_time is not None]
+        last = f", last heard of at {max(beats):%Y-%m-%d %H:%M:%S} UTC" if beats else ""
+        yield Finding("ok", f"workers of {name}", f"{len(online)} alive{last}.")
+    else:
+        yield Finding(
+            "fail", f"workers of {name}", "none is alive, so no run starts.",
+            f"prefect worker start --pool {name}, and look why the last one ended.",
+        )  # fmt: skip
+
+
+def _status(worker: Any) -> str:
+    return str(getattr(worker.status, "value", worker.status) or "").upper()
+
+
+def _deployments(declared: Sequence[Mapping[str, Any]], there: Mapping[str, Any]) -> Iterator[Finding]:
+    """Those of prefect.yaml, beside what the server has by their names."""
+    for one in declared:
+        about, found = f"deployment {one['name']}", there.get(one["name"])
+        if found is None:
+            yield Finding("fail", about, "it is not on the server.", _DEPLOY)
+            continue
+        wanted = {each["slug"] for each in one.get("schedules") or () if each.get("active", True)}
+        active = {schedule.slug for schedule in found.schedules if schedule.active}
+        if found.paused:
+            yield Finding(
+                "warn",
+                about,
+                "it is paused, so nothing schedules it.",
+                "Resume it in the UI, if nobody paused it on purpose.",
+            )
+        elif missing := wanted - active:
+            yield Finding(
+                "warn", about, f"its schedule {', '.join(sorted(missing))} is not active.",
+                f"Switch it on in the UI, if nobody switched it off on purpose. {_DEPLOY}",
+            )  # fmt: skip
+        else:
+            told = f"scheduled {', '.join(sorted(active))}" if active else "started by hand or by events only"
+            yield Finding("ok", about, f"{told}.")
+
+
+def _every_deployment(client: "SyncPrefectClient") -> list[Any]:
+    found: list[Any] = []
+    while page := client.read_deployments(limit=_PAGE, offset=len(found)):
+        found += page
+        if len(page) < _PAGE:
+            break
+    return found
+
+
+def _automations(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
+    """What alerts: those automations that tidegate makes, by their names."""
+    found: list[Any] = []
+    while page := client.read_automations(limit=_PAGE, offset=len(found)):
+        found += page
+        if len(page) < _PAGE:
+            break
+    ours = [automation for automation in found if automation.name.startswith(OURS)]
+    without = [one.name for one in pipelines if not any(a.name.startswith(f"{OURS}{one.name}: ") for a in ours)]
+    if without:
+        yield Finding(
+            "warn", "automations", f"nothing alerts of {', '.join(without)}.",
+            f"Make a notification block {ALERTS}, or set TIDEGATE_ALERTS_URL. {_DEPLOY}",
+        )  # fmt: skip
+    off = sorted(automation.name for automation in ours if not automation.enabled)
+    for name in off:
+        yield Finding("warn", f"automation {name}", "it is switched off.", "Switch it on in the UI.")
+    if ours and not off:
+        yield Finding("ok", "automations", f"{len(ours)} are there and enabled.")

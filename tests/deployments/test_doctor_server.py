@@ -1,0 +1,136 @@
+"""What `tidegate doctor` and `tidegate status` ask a real server."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from prefect.automations import Automation
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.events.actions import DoNothing
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect_sqlalchemy import SqlAlchemyConnector
+
+from deployments import schedules, work_pool
+from deployments.doctor.finding import Finding
+from deployments.doctor.server import examine_server
+from deployments.pipelines import every
+from deployments.prefect_server import PrefectServer, Worker
+from deployments.standing import next_runs
+
+pytestmark = pytest.mark.prefect
+
+
+@pytest.fixture
+def server(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api_url)
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield prefect_server
+
+
+def found() -> dict[str, Finding]:
+    return {one.about: one for one in examine_server(every())}
+
+
+def test_a_server_that_is_away_is_one_line_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        (only,) = examine_server(every())
+        upcoming, away = next_runs(["flights"])
+    assert (only.verdict, only.about) == ("fail", "server")
+    assert "http://127.0.0.1:1/api" in only.text and "PREFECT_API_URL" in str(only.remedy)
+    assert (upcoming, away is not None) == ({}, True)
+
+
+def test_what_is_deployed_is_well_once_its_schedules_are_on(server: PrefectServer, worker: Worker) -> None:
+    schedules.resume(server.client)
+    try:
+        deadline = time.monotonic() + 60
+        while found()["workers of tidegate"].verdict != "ok" and time.monotonic() < deadline:
+            time.sleep(0.3)
+        seen = found()
+    finally:
+        schedules.pause(server.client)
+    assert {about: one.verdict for about, one in seen.items() if about.startswith(("deployment", "work"))} == {
+        "work pool tidegate": "ok",
+        "workers of tidegate": "ok",
+        **{f"deployment {one.name}": "ok" for one in every()},
+        "deployment nightly": "ok",
+    }
+    assert seen["server"].verdict == "ok" and "1 alive, last heard of at" in seen["workers of tidegate"].text
+
+
+@pytest.mark.slow
+def test_a_deployment_that_is_not_there_is_told(server: PrefectServer) -> None:
+    server.client.delete_deployment(server.client.read_deployment_by_name("airlines/airlines").id)
+    try:
+        seen = found()
+    finally:
+        server.prefect("deploy", "--name", "airlines")
+        schedules.pause(server.client)
+    assert seen["deployment airlines"].verdict == "fail"
+    assert "tidegate deploy" in str(seen["deployment airlines"].remedy)
+
+
+def test_a_schedule_that_is_off_and_a_paused_pool_are_told(server: PrefectServer) -> None:
+    schedules.pause(server.client)
+    server.client.update_work_pool(work_pool.NAME, WorkPoolUpdate(is_paused=True))
+    try:
+        seen = found()
+    finally:
+        server.client.update_work_pool(work_pool.NAME, WorkPoolUpdate(is_paused=False))
+    assert seen["deployment flights"].verdict == "warn"
+    assert "hourly is not active" in seen["deployment flights"].text
+    assert seen["work pool tidegate"].verdict == "fail"
+    assert "prefect work-pool resume tidegate" in str(seen["work pool tidegate"].remedy)
+
+
+def test_blocks_that_are_missing_are_told_with_what_is_used_instead(
+    server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_OPERATIONS_URL", "sqlite://")
+    SqlAlchemyConnector(connection_info="sqlite://").save("warehouse", overwrite=True, _sync=True)
+    try:
+        seen = found()
+    finally:
+        SqlAlchemyConnector.delete("warehouse", _sync=True)
+    assert seen["block operations"].text.startswith("not needed here")
+    assert seen["block warehouse"].verdict == "ok"
+    assert seen["block tidegate-alerts"].verdict == "warn"
+    assert "the embedded PostgreSQL serves for warehouse" in found()["block warehouse"].text
+
+
+def test_automations_that_are_missing_or_switched_off_are_told(server: PrefectServer) -> None:
+    assert "nothing alerts of" in found()["automations"].text
+    trigger = EventTrigger(expect={"etl.never"}, posture=Posture.Reactive, threshold=1, within=timedelta(hours=1))
+    made = [
+        Automation(name=f"tidegate: {one.name}: failed", trigger=trigger, actions=[DoNothing()], enabled=on)
+        for one, on in zip(every(), [False, *[True] * 20], strict=False)
+    ]
+    for automation in made:
+        automation.create()
+    try:
+        seen = found()
+        assert seen["automation tidegate: airlines: failed"].verdict == "warn"
+        assert "automations" not in seen
+        made[0].enable()
+        assert found()["automations"].text == f"{len(made)} are there and enabled."
+    finally:
+        for automation in made:
+            automation.delete()
+
+
+def test_status_tells_when_the_next_run_is_scheduled(server: PrefectServer) -> None:
+    schedules.resume(server.client)
+    try:
+        deadline = time.monotonic() + 60
+        upcoming: dict[str, datetime] = {}
+        while "flights" not in upcoming and time.monotonic() < deadline:
+            upcoming, away = next_runs(["flights", "nothing_of_the_kind"])
+            assert away is None
+            time.sleep(0.3)
+    finally:
+        schedules.pause(server.client)
+    assert list(upcoming) == ["flights"]
+    assert upcoming["flights"].minute == 20

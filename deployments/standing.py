@@ -9,6 +9,8 @@ from tasks import settings
 from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.errors import TidegateError, redact
+from tasks.health import measure
+from tasks.observe.causes import FRESHNESS
 from tasks.pipeline import Pipeline
 from tasks.state.history import PastRun, last_run, opened_history
 from tasks.state.letters import Wanted, count_letters
@@ -145,11 +147,15 @@ def _standing(pipeline: Pipeline) -> Standing:
 
 
 def _freshness(pipeline: Pipeline, covered_until: datetime | None, now: datetime) -> tuple[Freshness, timedelta | None]:
-    """Whether what is covered is as fresh as promised, and how long ago that was."""
-    limit = pipeline.sla.max_freshness
-    age = None if covered_until is None else max(now - covered_until, timedelta(0))
-    if limit is None:
-        return "not promised", age
-    if age is None:
-        return "unknown", None
-    return ("breached" if age > limit else "ok"), age
+    """Whether what is covered is as fresh as promised, and how long ago that was, as alerts measure it.
+
+    Of a pipeline that promises nothing, how long ago it was by the target's clock.
+    """
+    if pipeline.sla.max_freshness is None:
+        return "not promised", None if covered_until is None else max(now - covered_until, timedelta(0))
+    for finding in measure(pipeline, engine(pipeline.load.connection)).findings:
+        if finding.measured == FRESHNESS:
+            age = finding.figures["age"]
+            verdict: Freshness = "breached" if finding.breached else "ok" if age is not None else "unknown"
+            return verdict, None if age is None else timedelta(seconds=max(float(age), 0.0))
+    return "unknown", None

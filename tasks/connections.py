@@ -34,17 +34,7 @@ def database_url(connection: str) -> URL:
         ConfigError: what the environment or the block holds is no SQLAlchemy URL.
         RetriableError: the Prefect server that would hold the block does not answer.
     """
-    text = settings.connection_url(connection)
-    if text is None:
-        url = _block_url(connection) or make_url(embedded(connection).url(connection))
-    else:
-        try:
-            url = make_url(text)
-        except ArgumentError as error:
-            raise ConfigError(
-                f"{settings.url_variable(connection)} is not a database URL. "
-                "Write it as postgresql+psycopg://user:password@host:5432/database."
-            ) from error
+    url = declared_url(connection) or make_url(embedded(connection).url(connection))
     if url.password:
         remember_secret(str(url.password))
         remember_secret(quote(str(url.password), safe=""))
@@ -56,6 +46,34 @@ def origin(connection: str) -> str:
     if settings.connection_url(connection) is not None:
         return settings.url_variable(connection)
     return "the embedded PostgreSQL" if _block_url(connection) is None else f"the block {_block_name(connection)!r}"
+
+
+def declared_url(connection: str) -> URL | None:
+    """The URL that the environment or a block has for `connection`; None where it is the embedded PostgreSQL.
+
+    Raises:
+        ConfigError: what it holds is no SQLAlchemy URL.
+    """
+    text = settings.connection_url(connection)
+    if text is None:
+        return _block_url(connection)
+    try:
+        return make_url(text)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"{settings.url_variable(connection)} is not a database URL. "
+            "Write it as postgresql+psycopg://user:password@host:5432/database."
+        ) from error
+
+
+def unconnected(connection: str) -> Engine:
+    """An engine that tells the kind of a database and its name; nothing is started or asked for that.
+
+    Raises:
+        ConfigError: see `declared_url`.
+    """
+    url = declared_url(connection) or URL.create("postgresql", database=connection)
+    return _create(_with_our_driver(url))
 
 
 def embedded(database: str) -> EmbeddedPostgres:

@@ -120,11 +120,13 @@ def reads(pipeline: Pipeline) -> set[tuple[str, str]]:
     Raises:
         ConfigError: a query cannot be parsed.
     """
-    found = set()
+    return {(connection, table) for connection, part in parts(pipeline) for table in tables_of(pipeline.name, part)}
+
+
+def parts(pipeline: Pipeline) -> Iterator[tuple[str, Any]]:
+    """Every part of the declaration but its load, with the connection that it is about."""
     for part in _parts(pipeline):
-        connection = getattr(part, "connection", pipeline.load.connection)
-        found |= {(connection, table) for table in _tables(pipeline.name, part)}
-    return found
+        yield getattr(part, "connection", None) or pipeline.load.connection, part
 
 
 def _parts(pipeline: Pipeline) -> Iterator[Any]:
@@ -136,7 +138,12 @@ def _parts(pipeline: Pipeline) -> Iterator[Any]:
                 yield from (part, getattr(part, "extract", None))
 
 
-def _tables(name: str, part: Any) -> frozenset[str]:
+def tables_of(name: str, part: Any) -> frozenset[str]:
+    """The tables that a part of the pipeline `name` reads.
+
+    Raises:
+        ConfigError: a query cannot be parsed.
+    """
     if isinstance(part, ReadsTables):
         return part.reads
     table, query = getattr(part, "table", None), getattr(part, "query", None)

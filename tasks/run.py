@@ -16,6 +16,7 @@ from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
+from tasks.missing_right import remember_whose
 from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
 from tasks.plan import Plan, plan, rebuilds
@@ -45,6 +46,7 @@ class Run:
     @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
         """See `run_pipeline`."""
+        self._remember_whose()
         began = time.monotonic()
         try:
             planned = self._planned(start, end, full_refresh)
@@ -71,8 +73,13 @@ class Run:
         self._persist(self.pipeline.name, partial(self._record_unplanned, None, None, reason, "skipped"))
         return self._report(began, (), reason)
 
+    def _remember_whose(self) -> None:
+        remember_whose(self.pipeline.name, self.pipeline.extract.connection, self.pipeline.load.connection)
+
+    @run_scope()
     def remove_feed(self) -> None:
         """See `tasks.pipeline.remove_feed`."""
+        self._remember_whose()
         name, parts = self.pipeline.name, self.assembly
         if parts.feed is None:
             raise ConfigError(

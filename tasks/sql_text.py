@@ -63,6 +63,25 @@ def tables_read(sql: str, dialect: str) -> set[str]:
     return {f"{table.db}.{table.name}" if table.db else table.name for table in _tables(sql, dialect)}
 
 
+def functions_in(sql: str, what: str) -> set[str]:
+    """The functions that an expression calls and no SQL that is known here has, `name` or `schema.name`.
+
+    Args:
+        sql: one SELECT.
+        what: what it is, as the message begins.
+
+    Raises:
+        ConfigError: see `tables_in`.
+    """
+    tables_in(sql, what)
+    tree = normalize_identifiers(sqlglot.parse_one(sql, dialect=_DIALECTS[0]), dialect=_DIALECTS[0])
+    found = set()
+    for call in tree.find_all(exp.Anonymous):
+        schema = call.parent.this.name if isinstance(call.parent, exp.Dot) else ""
+        found.add(f"{schema}.{call.name.lower()}" if schema else call.name.lower())
+    return found
+
+
 def tables_in(sql: str, what: str) -> set[str]:
     """See `tables_read`; for a declaration, which does not know what database its connection will be.
 

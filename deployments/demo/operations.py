@@ -82,7 +82,7 @@ _TABLES = """
     CREATE SCHEMA replay;
     CREATE TABLE replay.clock (now timestamptz NOT NULL);
     CREATE UNIQUE INDEX ON replay.clock ((true));  -- one row
-    CREATE FUNCTION public.replay_now() RETURNS timestamptz LANGUAGE sql STABLE
+    CREATE FUNCTION public.replay_now() RETURNS timestamptz LANGUAGE sql STABLE SECURITY DEFINER
         RETURN (SELECT now FROM replay.clock);
 
     CREATE TEMPORARY TABLE raw_planes (LIKE public.planes) ON COMMIT DROP;

@@ -37,12 +37,16 @@ from tasks.dialects.column_kind import ColumnKind, column_kind, written
 from tasks.dialects.source import Source
 from tasks.dialects.unheld import Find, Unheld, in_columns
 from tasks.errors import ContractError
+from tasks.needs import Grant, Need
 from tasks.window import to_utc
 
 _INSERT_ROWS = 5_000
 
 _SEPARATOR = literal_column("'\x1f'", Text)
 _ESCAPE = literal_column("'\x1e'", Text)
+
+AGAIN = "run this again once the table is there"
+"""What is said, in any database, of rights on a table that need not be there yet."""
 
 
 class Dialect(Source):
@@ -182,6 +186,33 @@ class Dialect(Source):
                     f"{what}: the key column {field.name!r} is declared as {field.type}, by which no row is found. "
                     "Name another key, or make a text of it in the transform."
                 )
+
+    # -- rights ------------------------------------------------------------------------------------------------
+
+    has_roles = False
+    """Whether it has roles, or users, who are granted rights."""
+
+    state_rights_reach_all_tables = False
+    """Whether who may make state and staging tables may read and write every table of that database."""
+
+    def role(self, on: SqlDialect, name: str, *, login: bool = True) -> str:
+        """A role's name as statements have it: one that logs in, or one that people are members of."""
+        return on.identifier_preparer.quote(name)
+
+    def role_creation(self, on: SqlDialect, name: str, *, login: bool) -> str:
+        """The statement that makes a role, with a place for the password; or one that people are members of."""
+        raise NotImplementedError(self.name)
+
+    def grants(self, on: SqlDialect, role: str, database: str, need: Need) -> Iterator[Grant]:
+        """What an administrator has to run so that `role` may do what is needed; each can be run again.
+
+        Args:
+            on: SQLAlchemy's side of this database.
+            role: its name, see `role`.
+            database: the name of the database.
+            need: what is needed.
+        """
+        yield from ()
 
     # -- bulk writing ------------------------------------------------------------------------------------------
 

@@ -60,6 +60,13 @@ _RETRIABLE = {
 }  # fmt: skip
 _ACCESS_DENIED = 1227
 
+_DENIED = {
+    1044,  # no rights in the database
+    1142, 1143,  # no such right on the table, or a column
+    _ACCESS_DENIED,  # a privilege of the server
+    1370,  # no right on a routine
+}  # fmt: skip
+
 # The server keeps its list of transactions for 0.1 s after anybody has read it.
 _CACHED_SECONDS = 0.15
 _FRESH_SECONDS = 10
@@ -249,6 +256,10 @@ class Mariadb(MariadbTarget):
     def altered(self, name: str, there: Column[Any], wanted: Column[Any], on: SqlDialect) -> Iterator[str]:
         """One clause, in which everything the column keeps has to be said again."""
         yield f"MODIFY COLUMN {ddl_text(CreateColumn(wanted), on)}"
+
+    def is_denied(self, error: Exception) -> bool:
+        """By the server's number."""
+        return isinstance(error, DBAPIError) and error_code(error) in _DENIED
 
     def is_retriable(self, error: Exception) -> bool:
         """By the server's number, or the client's; a connection that is closed has none."""

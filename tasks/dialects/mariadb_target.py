@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.column_types import JSON, KEY_BYTES, UUID, key_bytes
-from tasks.dialects.dialect import Dialect
+from tasks.dialects.mariadb_roles import MariadbRoles
 from tasks.dialects.unheld import YEARS_1_TO_9999, Find, is_not_finite, longer_than, outside_of
 from tasks.errors import ContractError, TargetError
 
@@ -53,7 +53,7 @@ _PREPARE = text(f"""
 _LONGEST_STATEMENT = text("SELECT @@max_allowed_packet")
 
 
-class MariadbTarget(Dialect):
+class MariadbTarget(MariadbRoles):
     """What MariaDB does otherwise as a target."""
 
     # -- transactions and locks --------------------------------------------------------------------------------

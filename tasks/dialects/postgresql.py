@@ -34,17 +34,18 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from tasks.column_types import JSON, UtcDateTime
 from tasks.connections import READ_ONLY_NAME
-from tasks.dialects.dialect import Dialect
 from tasks.dialects.exported_snapshot import ExportedSnapshot, stream
 from tasks.dialects.postgresql_copy import binary_copy
 from tasks.dialects.postgresql_reader import PostgresqlReader
 from tasks.dialects.postgresql_reading import PostgresqlReading
+from tasks.dialects.postgresql_roles import PostgresqlRoles
 from tasks.dialects.reading import Reading
 from tasks.dialects.row_keyset import RowKeyset
 from tasks.dialects.snapshot_reader import SnapshotReader
 from tasks.dialects.unheld import JULIAN_DAYS, Find, has_nul, is_no_jsonb, outside_of
-from tasks.errors import ConfigError, SourceUnavailable
+from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.local_time import LocalTime
+from tasks.missing_right import remedy
 from tasks.window import to_utc
 
 _CHUNK_ROWS = 50_000
@@ -98,7 +99,7 @@ _OPEN_TRANSACTIONS = text("""
 _PREPARED_TRANSACTIONS = text("SELECT min(prepared) FROM pg_prepared_xacts WHERE database = current_database()")
 
 
-class Postgresql(Dialect):
+class Postgresql(PostgresqlRoles):
     """PostgreSQL through psycopg, and ADBC for reading."""
 
     syntax = "postgres"
@@ -273,6 +274,7 @@ class Postgresql(Dialect):
                 f"The role of {engine.url.render_as_string()} may not see the transactions of {sessions.hidden} other "
                 "sessions, so no bound is safe: a row still being written would be lost. "
                 "GRANT pg_read_all_stats to it, or declare a `lag` longer than any transaction of the source."
+                f"{remedy(SourceError)}"
             )
         if prepared is not None and not lag:
             raise SourceUnavailable(

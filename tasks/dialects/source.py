@@ -41,6 +41,7 @@ from tasks.dialects.reading import Reading
 from tasks.dialects.snapshot_reader import RowReader, SnapshotReader
 from tasks.errors import ConfigError, FatalError, RetriableError, SourceError
 from tasks.local_time import LocalTime
+from tasks.missing_right import remedy
 from tasks.window import to_utc
 
 _READ_ROWS = 20_000
@@ -296,11 +297,15 @@ class Source:
                 raise unavailable(
                     f"{what} is not available: {cause}. It is tried again while attempts last."
                 ) from error
-            raise refused(f"{what} refused: {cause}") from error
+            raise refused(f"{what} refused: {cause}{remedy(refused) if self.is_denied(error) else ''}") from error
 
     def is_database_error(self, error: Exception) -> bool:
         """Whether a database driver raised `error`."""
         return isinstance(error, SQLAlchemyError)
+
+    def is_denied(self, error: Exception) -> bool:
+        """Whether the role lacks a right. Decided on codes."""
+        return False
 
     def is_retriable(self, error: Exception) -> bool:
         """Whether another attempt can succeed. Decided on types and codes."""

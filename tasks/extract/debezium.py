@@ -21,6 +21,7 @@ from tasks.extract.debezium_log.source import SourceLog, further_jars
 from tasks.extract.feed import Chunk, Home, Notice
 from tasks.extract.transaction_log import replication
 from tasks.extract.transaction_log.slot_lag import slot_notices
+from tasks.needs import FollowsLog, Need
 
 _BATCH_EVENTS = 10_000
 _SECRET = ("password", "secret", "token")
@@ -141,6 +142,10 @@ class DebeziumExtract:
         )
         with process as running:
             yield _EngineChunk(self, home, log, running, position, dated_at)
+
+    def needs(self) -> Sequence[Need]:
+        """See `HasNeeds`: a slot and a publication, or a binlog."""
+        return (FollowsLog(self.table, self.publication, "debezium", f"to follow the log of {self.table}"),)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`: PostgreSQL's slot and publication; on MySQL and MariaDB the source has nothing of ours."""

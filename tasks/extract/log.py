@@ -23,6 +23,7 @@ from tasks.extract.transaction_log import replication
 from tasks.extract.transaction_log.pgoutput import Decoder, Relation, lsn_number, lsn_text
 from tasks.extract.transaction_log.replication import Followed
 from tasks.extract.transaction_log.slot_lag import slot_notices
+from tasks.needs import FollowsLog, Need
 from tasks.window import to_utc
 
 _REREAD_ROWS = 5_000
@@ -90,6 +91,10 @@ class LogExtract:
                 else:
                     chunk = self._changes(connection, home, table, lsn_number(position))
             yield chunk
+
+    def needs(self) -> Sequence[Need]:
+        """See `HasNeeds`: a slot and a publication."""
+        return (FollowsLog(self.table, self.publication, "slot", f"to follow the log of {self.table}"),)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`."""

@@ -15,8 +15,10 @@ from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.dialects.snapshot_reader import SnapshotReader
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.clock_needs import clock_needs
 from tasks.extract.feed import Chunk, Home, Notice
 from tasks.extract.row_hashes import Changes, RowHashes
+from tasks.needs import Need
 from tasks.shrink import Shrink
 from tasks.window import later, to_utc
 
@@ -89,6 +91,10 @@ class SnapshotDiff:
             return None
         with self._source_errors():
             return self._clock(engine(self.connection))
+
+    def needs(self) -> Sequence[Need]:
+        """See `HasNeeds`: what its clock reads."""
+        return clock_needs(self.clock, self.dataset)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`: the hashes in the target; the source has nothing of ours."""

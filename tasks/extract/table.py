@@ -11,9 +11,11 @@ from sqlalchemy import Engine, text
 from tasks.connections import engine
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
+from tasks.extract.clock_needs import clock_needs
 from tasks.extract.deleted import with_operations
 from tasks.extract.local_cursor import cursor_in_utc
 from tasks.local_time import LocalTime
+from tasks.needs import Need, SeesTransactions
 from tasks.window import Window, to_utc
 
 
@@ -109,6 +111,13 @@ class TableExtract:
             source.connect() as connection,
         ):
             return to_utc(connection.execute(text(f"SELECT {self.clock}")).scalar_one())
+
+    def needs(self) -> Sequence[Need]:
+        """See `HasNeeds`: what proves the bound, and what its clock reads."""
+        if self.cursor is None:
+            return ()
+        proof = SeesTransactions(bool(self.lag), f"to prove how far {self.dataset!r} may be read by its cursor")
+        return proof, *clock_needs(self.clock, self.dataset)
 
     def batches(self, window: Window) -> Iterator[pa.Table]:
         """See `Extract.batches`."""

@@ -21,6 +21,7 @@ from tasks.extract.change_log import change_log
 from tasks.extract.change_log.log import CHANGE, CHANGED_AT, ChangeLog
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Chunk, Home, Notice
+from tasks.needs import FollowsByTriggers, Need
 from tasks.window import later, to_utc
 
 _TRIES = 3
@@ -79,6 +80,10 @@ class TriggerExtract:
             with self._source_errors():
                 chunk = self._chunk(stack, home, place)
             yield chunk
+
+    def needs(self) -> Sequence[Need]:
+        """See `HasNeeds`: a log and triggers."""
+        return (FollowsByTriggers(self.table, f"to follow {self.table} by triggers"),)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`."""

@@ -1,0 +1,165 @@
+"""Pipelines that log in as the roles of `tidegate grants`, which have been granted what it prints and nothing more."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+
+from deployments.grants import LEDGER_ROLE, LETTERS_ROLE, Section, sections
+from tasks import connections
+from tasks.pipeline import Pipeline
+from tasks.run import Run
+from tests.conftest import Databases
+from tests.extract.followed import execute
+
+SOURCE, TARGET = "tidegate_source", "tidegate_target"
+OWNER = "shop"
+"""Whoever the source's tables belong to: no superuser, and none of ours."""
+
+_ROLES = (SOURCE, TARGET, OWNER, LEDGER_ROLE, LETTERS_ROLE)
+
+
+@dataclass(frozen=True)
+class AsRoles(Databases):
+    """A source and a target as a test sees them, which makes tables and looks into them as an administrator.
+
+    Attributes:
+        left_out: a statement that is printed and not run.
+        printed: every statement that was, in order.
+    """
+
+    left_out: str | None = None
+    printed: list[str] = field(default_factory=list)
+
+    @cached_property
+    def source(self) -> Engine:  # type: ignore[override]
+        return create_engine(self.source_url, poolclass=NullPool)
+
+    @cached_property
+    def target(self) -> Engine:  # type: ignore[override]
+        return create_engine(self.target_url, poolclass=NullPool)
+
+    def admin(self, connection: str) -> Engine:
+        """Whoever may do everything there."""
+        return {"source": self.source, "target": self.target}[connection]
+
+    def grant(self, *pipelines: Pipeline) -> None:
+        """Run what is printed for `pipelines`."""
+        _hand_over(self.source)
+        for section in self.sections(*pipelines):
+            statements = [one for one in section.statements if one != self.left_out]
+            self.printed.extend(one for one in section.statements if one not in self.printed)
+            with self.admin(section.connection).connect() as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+                connection.commit()
+
+    def sections(self, *pipelines: Pipeline) -> Sequence[Section]:
+        """What is printed for `pipelines`."""
+        host = "@localhost" if "mariadb" in (self.source.dialect.name, self.target.dialect.name) else ""
+        return [
+            made
+            for made in sections(
+                pipelines,
+                source_role=SOURCE + host * (self.source.dialect.name == "mariadb"),
+                target_role=TARGET + host * (self.target.dialect.name == "mariadb"),
+            )
+            if made.connection in ("source", "target")
+        ]
+
+
+def _hand_over(source: Engine) -> None:
+    """As if somebody else's application had made the tables of a source."""
+    if source.dialect.name == "postgresql":
+        with source.begin() as connection:
+            found = text(
+                "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.rolsuper AND c.relkind IN ('r', 'v', 'p') "
+                "AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+            )
+            for (table,) in connection.execute(found).all():
+                connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {OWNER}")
+
+
+def bare(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> AsRoles:
+    """The same databases, in which nobody may do anything, for pipelines that log in as roles without a right."""
+    roles = AsRoles(databases.kind, databases.source_url, databases.target_url)
+    for name, role in (("source", SOURCE), ("target", TARGET)):
+        engine = roles.admin(name)
+        if engine.dialect.name == "postgresql":
+            database = engine.url.database
+            execute(engine, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC", "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        url = engine.url if engine.dialect.name == "sqlite" else engine.url.set(username=role)
+        monkeypatch.setenv(f"TIDEGATE_{name.upper()}_URL", url.render_as_string(hide_password=False))
+    _make(roles)
+    return roles
+
+
+def _make(roles: AsRoles) -> None:
+    for name, role in (("source", SOURCE), ("target", TARGET)):
+        engine = roles.admin(name)
+        if engine.dialect.name == "mariadb":
+            execute(
+                engine, f"CREATE USER {role}@localhost", *(f"CREATE ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE))
+            )
+    if "postgresql" in (roles.source.dialect.name, roles.target.dialect.name):
+        engine = roles.target if roles.target.dialect.name == "postgresql" else roles.source
+        with engine.begin() as connection:
+            known = set(connection.exec_driver_sql("SELECT rolname FROM pg_roles").scalars())
+            for role in _ROLES:
+                if role not in known:
+                    login = "NOLOGIN" if role in (LEDGER_ROLE, LETTERS_ROLE) else "LOGIN"
+                    connection.exec_driver_sql(f"CREATE ROLE {role} {login}")
+
+
+def unmake(roles: AsRoles) -> None:
+    """Take the roles away, with what they own, and give everybody back what they had."""
+    connections.dispose()
+    engines = [roles.source, roles.target]
+    postgresql = [engine for engine in engines if engine.dialect.name == "postgresql"]
+    for engine in postgresql:
+        with engine.begin() as connection:
+            for slot in connection.exec_driver_sql(
+                "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+            ).scalars():
+                connection.exec_driver_sql(f"SELECT pg_drop_replication_slot('{slot}')")
+        execute(engine, *(f"DROP OWNED BY {role} CASCADE" for role in _ROLES),
+                f"GRANT CONNECT, TEMPORARY ON DATABASE {engine.url.database} TO PUBLIC")  # fmt: skip
+    if postgresql:
+        execute(postgresql[0], *(f"DROP ROLE {role}" for role in _ROLES))
+    for engine, role in zip(engines, (SOURCE, TARGET), strict=True):
+        if engine.dialect.name == "mariadb":
+            execute(engine, f"DROP USER {role}@localhost", *(f"DROP ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE)))
+
+
+def granted_as_they_run(roles: AsRoles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a pipeline runs, or takes its feed away, run what is printed for it."""
+    for name in ("run", "remove_feed"):
+        method = getattr(Run, name)
+
+        def granted(run: Run, *args: object, method: object = method, **options: object) -> object:
+            roles.grant(run.pipeline)
+            return method(run, *args, **options)  # type: ignore[operator]
+
+        monkeypatch.setattr(Run, name, granted)
+
+
+def as_roles(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[AsRoles]:
+    """`databases`, for pipelines under the roles that are printed for them; the body of a fixture."""
+    roles = bare(databases, monkeypatch)
+    try:
+        granted_as_they_run(roles, monkeypatch)
+        yield roles
+    finally:
+        unmake(roles)
+
+
+def url_as(databases: Databases, side: str, role: str) -> str:
+    """The address of a side for a role."""
+    return (
+        make_url(databases.source_url if side == "source" else databases.target_url)
+        .set(username=role)
+        .render_as_string()
+    )

@@ -14,7 +14,7 @@ from tasks.dialects import dialect_of
 from tasks.errors import ConfigError, one_of
 from tasks.extract.feed import Feed
 from tasks.graph import parts, tables_of
-from tasks.needs import FollowsByTriggers, Grant, HasNeeds, KeepsState, Loads, LooksAt, Need, Reads
+from tasks.needs import FollowsByTriggers, FollowsLog, Grant, HasNeeds, KeepsState, Loads, LooksAt, Need, Reads
 from tasks.state import tables
 from tasks.state.schema import VERSION_TABLE
 from tasks.transform.contract import Contract
@@ -42,6 +42,7 @@ class Section:
         kind: SQLAlchemy's name for the kind of database.
         database: its name there.
         role: who is granted it.
+        login: whether that is tidegate itself, and not people.
         creation: the statement that makes the role; None where there are no roles.
         grants: in the order in which they have to be run.
         pipelines: by statement, who needs it.
@@ -51,6 +52,7 @@ class Section:
     kind: str
     database: str
     role: str
+    login: bool
     creation: str | None
     grants: Sequence[Grant] = ()
     pipelines: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -168,10 +170,13 @@ def _with_its_name(pipeline: Pipeline, need: Need) -> Need:
 
 
 def _unowned(needs: Sequence[tuple[str, Need]]) -> list[tuple[str, Need]]:
-    """`needs` without reads of what the role loads itself, or keeps its state in."""
+    """`needs` without reads of what the role owns: targets, state, and as a member of its owner what it publishes."""
     own = {need.table for _, need in needs if isinstance(need, Loads)}
     if own:
         own |= set(_STATE)
+    own |= {
+        need.table for _, need in needs if isinstance(need, FollowsLog) and need.by == "slot" and not need.publication
+    }
     return [(name, need) for name, need in needs if not (isinstance(need, Reads) and need.table in own)]
 
 
@@ -180,7 +185,7 @@ def _section(connection: str, role: str, needs: Sequence[tuple[str, Need]], *, l
     dialect, on = dialect_of(engine), engine.dialect
     database = engine.url.database or connection
     if not dialect.has_roles:
-        return Section(connection, dialect.name, database, role, None)
+        return Section(connection, dialect.name, database, role, login, None)
     reached = dialect.state_rights_reach_all_tables and any(isinstance(need, KeepsState) for _, need in needs)
     found: dict[str, list[tuple[str, Grant]]] = {}
     for pipeline, need in needs:
@@ -193,6 +198,7 @@ def _section(connection: str, role: str, needs: Sequence[tuple[str, Need]], *, l
         dialect.name,
         database,
         dialect.role(on, role, login=login),
+        login,
         dialect.role_creation(on, role, login=login),
         [_merged([grant for _, grant in several]) for several in found.values()],
         {statement: tuple(dict.fromkeys(name for name, _ in several)) for statement, several in found.items()},

@@ -12,8 +12,8 @@ def remember_whose(pipeline: str, source: str, target: str) -> None:
 
 
 def remedy(refused: type[FatalError]) -> str:
-    """What follows a message that a right is missing; `refused` tells the side."""
+    """The end of a message that a right is missing, as a sentence; `refused` tells the side."""
     pipeline, source, target = shared(_KEY, lambda: ("", "", ""))
     side = target if issubclass(refused, TargetError) else source
     command = f"tidegate grants {pipeline} --connection {side}" if pipeline else "tidegate grants"
-    return f" A right is missing. `{command}` prints those that are needed, as SQL for an administrator."
+    return f"`{command}` prints the rights that are needed, as SQL for an administrator."

@@ -274,7 +274,7 @@ class Postgresql(PostgresqlRoles):
                 f"The role of {engine.url.render_as_string()} may not see the transactions of {sessions.hidden} other "
                 "sessions, so no bound is safe: a row still being written would be lost. "
                 "GRANT pg_read_all_stats to it, or declare a `lag` longer than any transaction of the source."
-                f"{remedy(SourceError)}"
+                f" {remedy(SourceError)}"
             )
         if prepared is not None and not lag:
             raise SourceUnavailable(

@@ -21,7 +21,10 @@ from tasks.needs import (
     SeesTransactions,
 )
 
-_DENIED = "42501"
+_DENIED = ("42501",)
+_UNSEEN = ("42P01", "3F000")
+"""SQLSTATEs: insufficient privilege; no such table, no such schema: where a role may not use a schema, it sees none."""
+
 _SCHEMA = "public"
 """Where names without a schema are looked for, and made."""
 
@@ -32,9 +35,12 @@ class PostgresqlRoles(Dialect):
     has_roles = True
 
     def is_denied(self, error: Exception) -> bool:
-        """SQLSTATE 42501, insufficient privilege."""
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        return isinstance(cause, psycopg.Error | adbc_driver_manager.Error) and cause.sqlstate == _DENIED
+        """By SQLSTATE. At the login libpq tells none."""
+        return _sqlstate(error) in _DENIED
+
+    def is_unseen(self, error: Exception) -> bool:
+        """By SQLSTATE."""
+        return _sqlstate(error) in _UNSEEN
 
     def role(self, on: SqlDialect, name: str, *, login: bool = True) -> str:
         """See `Dialect.role`."""
@@ -139,6 +145,11 @@ class PostgresqlRoles(Dialect):
 
 _CALLED = "everybody may, unless that was revoked. What it reads is granted beside, unless it is SECURITY DEFINER"
 _MAKES = "to make targets, and what lies beside them: the first run does"
+
+
+def _sqlstate(error: Exception) -> str | None:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause.sqlstate if isinstance(cause, psycopg.Error | adbc_driver_manager.Error) else None
 
 
 def _schema(on: SqlDialect, table: str) -> str:

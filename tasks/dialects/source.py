@@ -163,7 +163,8 @@ class Source:
             return Table(name, MetaData(), schema=schema or None, autoload_with=engine, resolve_fks=False)
         except NoSuchTableError as error:
             raise SourceError(
-                f"There is no table {table!r} in {engine.url.render_as_string()}. Check the name and its schema."
+                f"There is no table {table!r} in {engine.url.render_as_string()}, or none that its user may see. Check "
+                f"the name and its schema. {remedy(SourceError)}"
             ) from error
 
     def query(self, engine: Engine, query: str, named: Sequence[str]) -> Any:
@@ -297,7 +298,11 @@ class Source:
                 raise unavailable(
                     f"{what} is not available: {cause}. It is tried again while attempts last."
                 ) from error
-            raise refused(f"{what} refused: {cause}{remedy(refused) if self.is_denied(error) else ''}") from error
+            if self.is_denied(error):
+                cause = f"{str(cause).rstrip()}. A right is missing: {remedy(refused)}"
+            elif self.is_unseen(error):
+                cause = f"{str(cause).rstrip()}. It is not there, or a right is missing: {remedy(refused)}"
+            raise refused(f"{what} refused: {cause}") from error
 
     def is_database_error(self, error: Exception) -> bool:
         """Whether a database driver raised `error`."""
@@ -305,6 +310,10 @@ class Source:
 
     def is_denied(self, error: Exception) -> bool:
         """Whether the role lacks a right. Decided on codes."""
+        return False
+
+    def is_unseen(self, error: Exception) -> bool:
+        """Whether there is no such table or schema, or none that the role may see. Decided on codes."""
         return False
 
     def is_retriable(self, error: Exception) -> bool:

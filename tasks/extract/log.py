@@ -204,7 +204,13 @@ class _Changes:
         peek = sql.SQL(
             "SELECT data FROM pg_logical_slot_peek_binary_changes("
             "{}, {}, {}, 'proto_version', '1', 'publication_names', {})"
-        ).format(self.slot, lsn_text(self.bound), self.feed.chunk, self.feed.publication or self.slot)
+        ).format(
+            # A list of identifiers: without its quotes a name would be taken in small letters, and tell nothing.
+            self.slot,
+            lsn_text(self.bound),
+            self.feed.chunk,
+            sql.Identifier(self.feed.publication or self.slot).as_string(),
+        )
         messages = 0
         with (
             _source_errors(self.source, self.feed.where),

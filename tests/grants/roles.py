@@ -1,11 +1,11 @@
 """Pipelines that log in as the roles of `tidegate grants`, which have been granted what it prints and nothing more."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, inspect, text
 
 from deployments.grants import LEDGER_ROLE, LETTERS_ROLE, Section, sections
 from tasks import connections
@@ -15,10 +15,14 @@ from tests.conftest import Databases
 from tests.extract.followed import execute
 
 SOURCE, TARGET = "tidegate_source", "tidegate_target"
-OWNER = "shop"
-"""Whoever the source's tables belong to: no superuser, and none of ours."""
+OWNER, OTHER_OWNER = "shop", "booking_desk"
+"""Whoever the source's tables belong to: no superusers, and none of ours. The second has those that one pipeline
+publishes, which makes its role a member of theirs."""
 
-_ROLES = (SOURCE, TARGET, OWNER, LEDGER_ROLE, LETTERS_ROLE)
+_SCHEMAS = """
+    SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+"""
+_ROLES = (SOURCE, TARGET, OWNER, OTHER_OWNER, LEDGER_ROLE, LETTERS_ROLE)
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,16 @@ class AsRoles(Databases):
 
     Attributes:
         left_out: a statement that is printed and not run.
-        printed: every statement that was, in order.
     """
 
     left_out: str | None = None
-    printed: list[str] = field(default_factory=list)
 
     @cached_property
-    def source(self) -> Engine:  # type: ignore[override]
+    def source(self) -> Engine:
         return create_engine(self.source_url, poolclass=NullPool)
 
     @cached_property
-    def target(self) -> Engine:  # type: ignore[override]
+    def target(self) -> Engine:
         return create_engine(self.target_url, poolclass=NullPool)
 
     def admin(self, connection: str) -> Engine:
@@ -50,7 +52,6 @@ class AsRoles(Databases):
         _hand_over(self.source)
         for section in self.sections(*pipelines):
             statements = [one for one in section.statements if one != self.left_out]
-            self.printed.extend(one for one in section.statements if one not in self.printed)
             with self.admin(section.connection).connect() as connection:
                 for statement in statements:
                     connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
@@ -80,7 +81,8 @@ def _hand_over(source: Engine) -> None:
                 "AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
             )
             for (table,) in connection.execute(found).all():
-                connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {OWNER}")
+                owner = OTHER_OWNER if table == "by_log" else OWNER
+                connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {owner}")
 
 
 def bare(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> AsRoles:
@@ -101,9 +103,10 @@ def _make(roles: AsRoles) -> None:
     for name, role in (("source", SOURCE), ("target", TARGET)):
         engine = roles.admin(name)
         if engine.dialect.name == "mariadb":
-            execute(
-                engine, f"CREATE USER {role}@localhost", *(f"CREATE ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE))
-            )
+            people = (f"CREATE ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE))
+            # The server has a binary log; what is printed says so too, but as a comment.
+            trusts = "SET GLOBAL log_bin_trust_function_creators = 1"
+            execute(engine, f"CREATE USER {role}@localhost", *people, trusts)
     if "postgresql" in (roles.source.dialect.name, roles.target.dialect.name):
         engine = roles.target if roles.target.dialect.name == "postgresql" else roles.source
         with engine.begin() as connection:
@@ -131,7 +134,29 @@ def unmake(roles: AsRoles) -> None:
         execute(postgresql[0], *(f"DROP ROLE {role}" for role in _ROLES))
     for engine, role in zip(engines, (SOURCE, TARGET), strict=True):
         if engine.dialect.name == "mariadb":
-            execute(engine, f"DROP USER {role}@localhost", *(f"DROP ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE)))
+            people = (f"DROP ROLE {one}" for one in (LEDGER_ROLE, LETTERS_ROLE))
+            execute(engine, f"DROP USER {role}@localhost", *people, "SET GLOBAL log_bin_trust_function_creators = 0")
+
+
+def empty(roles: AsRoles) -> None:
+    """Nothing is in either database any more."""
+    for engine in (roles.source, roles.target):
+        if engine.dialect.name == "postgresql":
+            with engine.begin() as connection:
+                for (schema,) in connection.exec_driver_sql(_SCHEMAS).all():
+                    connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+                for (publication,) in connection.exec_driver_sql(
+                    "SELECT quote_ident(pubname) FROM pg_publication"
+                ).all():
+                    connection.exec_driver_sql(f"DROP PUBLICATION {publication}")
+            execute(
+                engine, "CREATE SCHEMA public AUTHORIZATION pg_database_owner", "GRANT USAGE ON SCHEMA public TO PUBLIC"
+            )
+        elif engine.dialect.name == "mariadb":
+            execute(engine, f"DROP DATABASE {engine.url.database}", f"CREATE DATABASE {engine.url.database}")
+        else:
+            for table in inspect(engine).get_table_names():
+                execute(engine, f"DROP TABLE {table}")
 
 
 def granted_as_they_run(roles: AsRoles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +179,3 @@ def as_roles(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield roles
     finally:
         unmake(roles)
-
-
-def url_as(databases: Databases, side: str, role: str) -> str:
-    """The address of a side for a role."""
-    return (
-        make_url(databases.source_url if side == "source" else databases.target_url)
-        .set(username=role)
-        .render_as_string()
-    )

@@ -17,6 +17,7 @@ from tasks.errors import SourceError, SourceUnavailable
 from tasks.extract.change_log.log import CHANGE, CHANGED_AT, FORGOTTEN, LOG, NOTE, RESHAPED, ChangeLog, State
 from tasks.extract.change_log.mariadb_triggers import triggers
 from tasks.extract.change_log.numbers import Numbers
+from tasks.missing_right import remedy
 
 _LOCK_SECONDS = 10
 _DELETED_AT_ONCE = 500
@@ -224,7 +225,8 @@ class MariadbLog(ChangeLog):
         return (
             f"GRANT SELECT, TRIGGER ON {self.table_sql} TO {role}; "
             f"GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON {self.qualified(self.name)} TO {role}; and where "
-            "the server writes a binary log, SET GLOBAL log_bin_trust_function_creators = 1, or GRANT SUPER."
+            "the server writes a binary log, SET GLOBAL log_bin_trust_function_creators = 1, or GRANT SUPER; "
+            + remedy(SourceError)
         )
 
     # -- what is there -----------------------------------------------------------------------------------------------
@@ -242,10 +244,14 @@ class MariadbLog(ChangeLog):
                 f"{self.where}: the foreign key {cascades[0]!r} changes rows without firing a trigger. Make it "
                 "RESTRICT, or read the table in another way."
             )
+        columns = self._columns(source)
+        if not columns:
+            # The catalogue shows a column to those who have a right on it.
+            raise SourceError(f"{self.where}: its role may not read the table. {self._grants()}")
         unique: dict[str, set[str | None]] = {}
         for index, column in self._ask(source, _UNIQUE_KEYS):
             unique.setdefault(index, set()).add(column)
-        nullable = {name for name, *_, empty in self._columns(source) if empty == "YES"}
+        nullable = {name for name, *_, empty in columns if empty == "YES"}
         if set(self.key) & nullable or not any(columns <= set(self.key) for columns in unique.values()):
             raise SourceError(
                 f"{self.where}: its key ({', '.join(self.key)}) is not unique and without NULL, so the order of its "

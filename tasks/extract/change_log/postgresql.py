@@ -11,6 +11,7 @@ from tasks.dialects.dialect import Dialect
 from tasks.dialects.reading import Reading, only
 from tasks.errors import SourceError
 from tasks.extract.change_log.log import CHANGE, CHANGED_AT, LOG, LOST, NOTE, ChangeLog, State
+from tasks.missing_right import remedy
 
 _TXID = "etl_txid"
 _LOCK_SECONDS = 10
@@ -64,9 +65,11 @@ class PostgresqlLog(ChangeLog):
         if self.schema is None:
             # The function looks nowhere by itself: whoever writes may have a search path of their own.
             with engine.connect() as connection:
+                schema = connection.execute(_SCHEMA, {"table": self.quoted(table)}).scalar_one()
+                if schema is None:
+                    raise SourceError(f"{self.where}: its role may use no schema. {remedy(SourceError)}")
                 found = connection.execute(
-                    text("SELECT n FROM parse_ident(:schema) AS n(n)"),
-                    {"schema": connection.execute(_SCHEMA, {"table": self.quoted(table)}).scalar_one()},
+                    text("SELECT n FROM parse_ident(:schema) AS n(n)"), {"schema": schema}
                 ).scalar_one()
             self.schema = found[0]
             self._table = f"{self.schema}.{table}"
@@ -90,7 +93,7 @@ class PostgresqlLog(ChangeLog):
                 self._make(connection, state, owned)
             except DBAPIError as error:
                 if isinstance(error.orig, errors.InsufficientPrivilege):
-                    raise SourceError(f"{self.where}: {error.orig}") from error
+                    raise SourceError(f"{self.where}: {error.orig}. {remedy(SourceError)}") from error
                 raise
 
     def remove(self) -> None:
@@ -143,7 +146,9 @@ class PostgresqlLog(ChangeLog):
             if not allowed
         ]
         if grants:
-            raise SourceError(f"{self.where}: its role lacks rights to make a change log. {'; '.join(grants)}.")
+            raise SourceError(
+                f"{self.where}: its role lacks rights to make a change log. {'; '.join(grants)}; {remedy(SourceError)}"
+            )
         return bool(owned)
 
     def _expect_fit(self, source: Reading | Connection) -> None:

@@ -14,6 +14,7 @@ from tasks.dialects import dialect_of
 from tasks.dialects.postgresql import libpq_conninfo
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.transaction_log.pgoutput import lsn_number, lsn_text
+from tasks.missing_right import remedy
 
 _OUTPUT_SETTINGS = "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c extra_float_digits=1"
 """Values come as text; these make it the same text whatever the server's or the role's own settings are."""
@@ -35,6 +36,8 @@ _SLOT = text("""
            pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS lag
     FROM pg_replication_slots WHERE slot_name = :name
 """)
+
+_REPLICATES = text("SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ def followed(connection: Connection, table: str, key: Sequence[str]) -> Followed
     quote = connection.dialect.identifier_preparer.quote
     row = connection.execute(_TABLE, {"name": ".".join(quote(part) for part in table.split("."))}).one_or_none()
     if row is None:
-        raise SourceError(f"There is no table {table!r} in {connection.engine.url.render_as_string()}. Check its name.")
+        raise SourceError(
+            f"There is no table {table!r} in {connection.engine.url.render_as_string()}, or none that its user may "
+            f"see. Check its name. {remedy(SourceError)}"
+        )
     if row.relkind not in ("r", "p"):
         raise ConfigError(f"{table!r} is no table: a log tells nothing of a view. Name the tables under it.")
     primary = tuple(row.primary_key or ())
@@ -143,7 +149,7 @@ def published_columns(connection: Connection, publication: str, table: Followed)
     if names is None:
         raise ConfigError(
             f"The publication {publication!r} does not hold the table {table.schema}.{table.name}. "
-            f"ALTER PUBLICATION {publication} ADD TABLE {table.schema}.{table.name}."
+            f"ALTER PUBLICATION {publication} ADD TABLE {table.schema}.{table.name}. {remedy(SourceError)}"
         )
     return list(names)
 
@@ -166,9 +172,9 @@ def created(engine: Engine, slot: str) -> Iterator[tuple[int, str]]:
 
     Raises:
         SourceUnavailable: a transaction that writes stayed open too long for a consistent start.
+        SourceError: the role may not replicate.
     """
-    conninfo = make_conninfo(libpq_conninfo(engine, f"-c lock_timeout={_CONSISTENT_SECONDS}s"), replication="database")
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with _walsender(engine) as connection:
         # A walsender speaks the simple protocol only, which psycopg's own execute does not.
         command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
             sql.Identifier(slot)
@@ -186,6 +192,23 @@ def created(engine: Engine, slot: str) -> Iterator[tuple[int, str]]:
             raise error(connection.pgconn.error_message.decode(errors="replace").strip())
         lsn, snapshot = ((result.get_value(0, column) or b"").decode() for column in (1, 2))
         yield lsn_number(lsn), snapshot
+
+
+def _walsender(engine: Engine) -> psycopg.Connection:
+    """A session that can make a slot with its snapshot.
+
+    Raises:
+        SourceError: the role may not have one. Nothing but this question tells: a refused login has no code.
+    """
+    conninfo = make_conninfo(libpq_conninfo(engine, f"-c lock_timeout={_CONSISTENT_SECONDS}s"), replication="database")
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        with engine.connect() as connection:
+            if connection.execute(_REPLICATES).scalar_one():
+                raise
+        where = engine.url.render_as_string()
+        raise SourceError(f"{where}: {error}. A right is missing: {remedy(SourceError)}") from error
 
 
 def slot_state(connection: Connection, slot: str) -> SlotState | None:

@@ -1,0 +1,3 @@
+"""What is claimed of deletes, soft ones too, under the roles that `tidegate grants` prints."""
+
+from tests.load.test_deletes import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""What is claimed of `ReplacePartition`, under the roles that `tidegate grants` prints."""
+
+from tests.load.test_partition import *  # noqa: F403

@@ -66,10 +66,8 @@ def pipelines(kind: str) -> dict[str, Pipeline]:
     lag = timedelta(0) if kind == "postgresql" else LAG
     schema = "shop." if kind == "postgresql" else ""
 
-    def of(name: str, extract: Any, load: Any, **more: Any) -> Pipeline:
-        return Pipeline(
-            name=name, extract=extract, load=load, **{"schema": Line, "sla": _ANY, "max_attempts": 1} | more
-        )
+    def of(name: str, extract: Any, load: Any, schema: Any = Line, **more: Any) -> Pipeline:
+        return Pipeline(name=name, extract=extract, load=load, schema=schema, sla=_ANY, max_attempts=1, **more)
 
     made = [
         of(

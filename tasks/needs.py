@@ -9,6 +9,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
+class LogsIn:
+    """To log in to the database, whatever is read there: a query need not read a table."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reads:
     """To read a table or view.
 
@@ -112,7 +117,7 @@ class LooksAt:
     purpose: str
 
 
-Need = Reads | Calls | SeesTransactions | FollowsLog | FollowsByTriggers | KeepsState | Loads | LooksAt
+Need = LogsIn | Reads | Calls | SeesTransactions | FollowsLog | FollowsByTriggers | KeepsState | Loads | LooksAt
 
 
 @runtime_checkable

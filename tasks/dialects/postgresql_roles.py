@@ -143,7 +143,10 @@ class PostgresqlRoles(Dialect):
         return Grant(f"GRANT CREATE ON SCHEMA {_schema(on, table)} TO {to}", purpose)
 
 
-_CALLED = "everybody may, unless that was revoked. What it reads is granted beside, unless it is SECURITY DEFINER"
+_CALLED = (
+    "everybody may, unless that was revoked. What a function of yours reads has to be granted, too, unless it is "
+    "SECURITY DEFINER"
+)
 _MAKES = "to make targets, and what lies beside them: the first run does"
 
 

@@ -16,7 +16,7 @@ from tasks.dialects.reading import only
 from tasks.dialects.source import python_type
 from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.feed import Chunk, Home, Notice
-from tasks.needs import Need, SeesTransactions
+from tasks.needs import LogsIn, Need, SeesTransactions
 from tasks.window import to_utc
 
 Value = int | str
@@ -87,7 +87,9 @@ class SequenceExtract:
 
     def needs(self) -> Sequence[Need]:
         """See `HasNeeds`: what proves how far it may be read."""
-        return (SeesTransactions(bool(self.lag), f"to prove how far {self.dataset!r} may be read by its cursor"),)
+        return LogsIn(), SeesTransactions(
+            bool(self.lag), f"to prove how far {self.dataset!r} may be read by its cursor"
+        )
 
     def remove(self, home: Home) -> None:
         """Nothing: neither side keeps anything but the position."""

@@ -18,7 +18,7 @@ from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.clock_needs import clock_needs
 from tasks.extract.feed import Chunk, Home, Notice
 from tasks.extract.row_hashes import Changes, RowHashes
-from tasks.needs import Need
+from tasks.needs import LogsIn, Need
 from tasks.shrink import Shrink
 from tasks.window import later, to_utc
 
@@ -94,7 +94,7 @@ class SnapshotDiff:
 
     def needs(self) -> Sequence[Need]:
         """See `HasNeeds`: what its clock reads."""
-        return clock_needs(self.clock, self.dataset)
+        return LogsIn(), *clock_needs(self.clock, self.dataset)
 
     def remove(self, home: Home) -> None:
         """See `Feed.remove`: the hashes in the target; the source has nothing of ours."""

@@ -15,7 +15,7 @@ from tasks.extract.clock_needs import clock_needs
 from tasks.extract.deleted import with_operations
 from tasks.extract.local_cursor import cursor_in_utc
 from tasks.local_time import LocalTime
-from tasks.needs import Need, SeesTransactions
+from tasks.needs import LogsIn, Need, SeesTransactions
 from tasks.window import Window, to_utc
 
 
@@ -115,9 +115,9 @@ class TableExtract:
     def needs(self) -> Sequence[Need]:
         """See `HasNeeds`: what proves the bound, and what its clock reads."""
         if self.cursor is None:
-            return ()
+            return (LogsIn(),)
         proof = SeesTransactions(bool(self.lag), f"to prove how far {self.dataset!r} may be read by its cursor")
-        return proof, *clock_needs(self.clock, self.dataset)
+        return LogsIn(), proof, *clock_needs(self.clock, self.dataset)
 
     def batches(self, window: Window) -> Iterator[pa.Table]:
         """See `Extract.batches`."""

@@ -31,9 +31,11 @@ class AsRoles(Databases):
 
     Attributes:
         left_out: a statement that is printed and not run.
+        right_left_out: a word of the rights that a statement lists, which is taken out of it.
     """
 
     left_out: str | None = None
+    right_left_out: str | None = None
 
     @cached_property
     def source(self) -> Engine:
@@ -51,11 +53,18 @@ class AsRoles(Databases):
         """Run what is printed for `pipelines`."""
         _hand_over(self.source)
         for section in self.sections(*pipelines):
-            statements = [one for one in section.statements if one != self.left_out]
+            statements = [self._less(one) for one in section.statements if one != self.left_out]
             with self.admin(section.connection).connect() as connection:
                 for statement in statements:
                     connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
                 connection.commit()
+
+    def _less(self, statement: str) -> str:
+        listed, on, rest = statement.partition(" ON ")
+        if self.right_left_out is None or not statement.startswith("GRANT ") or ", " not in listed:
+            return statement
+        rights = [right for right in listed.removeprefix("GRANT ").split(", ") if right != self.right_left_out]
+        return f"GRANT {', '.join(rights)}{on}{rest}"
 
     def sections(self, *pipelines: Pipeline) -> Sequence[Section]:
         """What is printed for `pipelines`."""

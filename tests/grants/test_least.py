@@ -75,6 +75,22 @@ def test_none_of_what_is_printed_for_a_pipeline_can_be_left_out(
     assert survived == {}
 
 
+@pytest.mark.slow
+@pytest.mark.mariadb
+@pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX"])
+def test_no_right_on_a_database_of_mariadb_can_be_left_out(
+    right: str, mariadb_target: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = replace(bare(mariadb_target, monkeypatch), right_left_out=right)
+    try:
+        made = made_for(roles)
+        with pytest.raises(TargetError, match="A right is missing: `tidegate grants"):
+            prepare(roles, *made.values())
+            run_all(made, roles.source)
+    finally:
+        unmake(roles)
+
+
 def exercised(roles: AsRoles, made: dict[str, Pipeline], name: str) -> str:
     """Why `name` cannot be run and run again, and its feed removed; nothing where it can."""
     pipeline = made[name]

@@ -102,6 +102,12 @@ def test_a_declared_lag_spares_the_right_to_see_other_sessions() -> None:
     assert "GRANT pg_read_all_stats TO tidegate_source" not in statements(trusting, "source")
 
 
+def test_a_query_that_reads_no_table_may_log_in() -> None:
+    assert statements(of(TableExtract("source", query="SELECT 1 AS id")), "source") == [
+        "GRANT CONNECT ON DATABASE source TO tidegate_source"
+    ]
+
+
 def test_a_clock_is_granted_what_it_reads() -> None:
     clocked = of(SnapshotDiff("source", "orders", ["id"], clock="(SELECT now FROM stage.clock)"))
     assert "GRANT SELECT ON stage.clock TO tidegate_source" in statements(clocked, "source")

@@ -552,3 +552,13 @@ def test_a_run_ends_although_the_source_is_written_to_faster_than_it_is_read(sou
     report = run_pipeline(replace(BOOKINGS, extract=LogExtract("source", "bookings", chunk=5), transform=busy))
     assert report.counts.inserted >= 10
     assert len(report.windows) < 20
+
+
+def test_changes_come_by_a_publication_of_any_name(source: Engine, target: Engine) -> None:
+    # pgoutput takes names for identifiers: without quotes this one is another's, and nothing would come.
+    execute(source, 'CREATE PUBLICATION "Shop\'s, own" FOR TABLE bookings', "INSERT INTO bookings VALUES (1, 'A', 1)")
+    pipeline = replace(BOOKINGS, extract=LogExtract("source", "bookings", publication="Shop's, own"))
+    run_pipeline(pipeline)
+    execute(source, "INSERT INTO bookings VALUES (2, 'B', 2)")
+    run_pipeline(pipeline)
+    assert rows(target) == [(1, "A", 1.0), (2, "B", 2.0)]

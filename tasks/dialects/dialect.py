@@ -34,6 +34,7 @@ from sqlalchemy.types import TypeEngine
 
 from tasks.column_types import JSON
 from tasks.dialects.column_kind import ColumnKind, column_kind, written
+from tasks.dialects.ddl_text import name_text
 from tasks.dialects.source import Source
 from tasks.dialects.unheld import Find, Unheld, in_columns
 from tasks.errors import ContractError
@@ -197,7 +198,7 @@ class Dialect(Source):
 
     def role(self, on: SqlDialect, name: str, *, login: bool = True) -> str:
         """A role's name as statements have it: one that logs in, or one that people are members of."""
-        return on.identifier_preparer.quote(name)
+        return name_text(name, on)
 
     def role_creation(self, on: SqlDialect, name: str, *, login: bool) -> str:
         """The statement that makes a role, with a place for the password; or one that people are members of."""

@@ -1,9 +1,11 @@
 """`MariadbRoles`: what a user is granted on MariaDB, and on MySQL as a source."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from sqlalchemy import Dialect as SqlDialect
 
+from tasks.dialects.ddl_text import name_text
 from tasks.dialects.dialect import AGAIN, Dialect
 from tasks.needs import (
     Calls,
@@ -28,7 +30,7 @@ class MariadbRoles(Dialect):
     def role(self, on: SqlDialect, name: str, *, login: bool = True) -> str:
         """See `Dialect.role`. Who logs in is a user."""
         if not login:
-            return on.identifier_preparer.quote(name)
+            return name_text(name, on)
         user, at, host = name.rpartition("@")
         return f"{_literal(user)}@{_literal(host)}" if at else f"{_literal(name)}@'%'"
 
@@ -40,7 +42,7 @@ class MariadbRoles(Dialect):
 
     def grants(self, on: SqlDialect, role: str, database: str, need: Need) -> Iterator[Grant]:
         """See `Dialect.grants`."""
-        quote = on.identifier_preparer.quote
+        quote = partial(name_text, on=on)
         to = self.role(on, role, login=not isinstance(need, LooksAt))
 
         def named(table: str, beside: str | None = None) -> str:

@@ -1,12 +1,14 @@
 """`PostgresqlRoles`: what a role is granted on PostgreSQL, and how it says that a right is missing."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import adbc_driver_manager
 import psycopg
 from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.exc import DBAPIError
 
+from tasks.dialects.ddl_text import name_text
 from tasks.dialects.dialect import AGAIN, Dialect
 from tasks.needs import (
     Calls,
@@ -44,7 +46,7 @@ class PostgresqlRoles(Dialect):
 
     def role(self, on: SqlDialect, name: str, *, login: bool = True) -> str:
         """See `Dialect.role`."""
-        return on.identifier_preparer.quote(name)
+        return name_text(name, on)
 
     def role_creation(self, on: SqlDialect, name: str, *, login: bool) -> str:
         """See `Dialect.role_creation`."""
@@ -52,7 +54,7 @@ class PostgresqlRoles(Dialect):
 
     def grants(self, on: SqlDialect, role: str, database: str, need: Need) -> Iterator[Grant]:
         """See `Dialect.grants`."""
-        quote = on.identifier_preparer.quote
+        quote = partial(name_text, on=on)
         to = self.role(on, role)
         yield Grant(f"GRANT CONNECT ON DATABASE {quote(database)} TO {to}", "to log in to the database")
         match need:
@@ -84,7 +86,7 @@ class PostgresqlRoles(Dialect):
                 yield _if_there(on, "SELECT", tables, to, purpose)
 
     def _follows(self, on: SqlDialect, to: str, database: str, need: FollowsLog) -> Iterator[Grant]:
-        table, quote = _table(on, need.table), on.identifier_preparer.quote
+        table, quote = _table(on, need.table), partial(name_text, on=on)
         yield self._usage(on, to, need.table)
         yield Grant(
             f"ALTER ROLE {to} REPLICATION",
@@ -156,11 +158,11 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _schema(on: SqlDialect, table: str) -> str:
-    return on.identifier_preparer.quote(table.rpartition(".")[0] or _SCHEMA)
+    return name_text(table.rpartition(".")[0] or _SCHEMA, on)
 
 
 def _table(on: SqlDialect, table: str) -> str:
-    return f"{_schema(on, table)}.{on.identifier_preparer.quote(table.rpartition('.')[2])}"
+    return f"{_schema(on, table)}.{name_text(table.rpartition('.')[2], on)}"
 
 
 def _literal(value: str) -> str:

@@ -88,9 +88,9 @@ def test_an_api_has_no_roles_and_is_left_out() -> None:
 
 
 def test_names_are_quoted_and_schemas_are_granted() -> None:
-    found = statements(of(TableExtract("source", "Sales.Orders")), "source")
+    found = statements(of(TableExtract("source", "Sales.Orders 5%")), "source")
     assert 'GRANT USAGE ON SCHEMA "Sales" TO tidegate_source' in found
-    assert 'GRANT SELECT ON "Sales"."Orders" TO tidegate_source' in found
+    assert 'GRANT SELECT ON "Sales"."Orders 5%" TO tidegate_source' in found
 
 
 def test_a_declared_lag_spares_the_right_to_see_other_sessions() -> None:

@@ -11,6 +11,9 @@ import pytest
 from tests.conftest import Databases
 from tests.grants.roles import as_roles
 
+_OF_ADMINISTRATION = ("test_a_table_that_cannot_be_followed_is_refused_before_anything_is_made",)
+"""Claims of what is missing that an administrator who runs what is printed has made, or learns of there and then."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Only what is about a database with roles; many random examples say no more of rights than a few."""
@@ -20,7 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder in item.path.parents:
             item.add_marker(pytest.mark.slow)
             about = {*getattr(item, "fixturenames", ()), item.name}
-            if any("sqlite" in name for name in about) or "-many" in item.name:
+            if (
+                any("sqlite" in name for name in about)
+                or "-many" in item.name
+                or item.name.startswith(_OF_ADMINISTRATION)
+            ):
                 continue
         kept.append(item)
     items[:] = kept

@@ -11,8 +11,8 @@ from tests.grants.roles import AsRoles, bare, unmake
 @pytest.fixture(
     params=[
         "postgresql",
-        pytest.param("mariadb", marks=pytest.mark.mariadb),
-        pytest.param("mariadb_target", marks=pytest.mark.mariadb),
+        pytest.param("mariadb", marks=[pytest.mark.mariadb, pytest.mark.slow]),
+        pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow]),
     ]
 )
 def chosen(request: pytest.FixtureRequest) -> Databases:

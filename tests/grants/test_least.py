@@ -115,12 +115,12 @@ def exercised(roles: AsRoles, made: dict[str, Pipeline], name: str) -> str:
     return ""
 
 
-on_each_target = pytest.mark.parametrize(
-    "chosen", ["postgresql", pytest.param("mariadb_target", marks=pytest.mark.mariadb)], indirect=True
+_MARIADB = pytest.mark.mariadb
+
+
+@pytest.mark.parametrize(
+    "chosen", ["postgresql", pytest.param("mariadb_target", marks=[_MARIADB, pytest.mark.slow])], indirect=True
 )
-
-
-@on_each_target
 @pytest.mark.parametrize(("role", "sees"), [(LEDGER_ROLE, "etl_runs"), (LETTERS_ROLE, "etl_dead_letters")])
 def test_people_see_what_their_role_is_for_and_nothing_else(roles: AsRoles, role: str, sees: str) -> None:
     pipeline = made_for(roles)["query"]
@@ -147,7 +147,7 @@ def test_people_see_what_their_role_is_for_and_nothing_else(roles: AsRoles, role
         role == LETTERS_ROLE, role == LEDGER_ROLE, False)  # fmt: skip
 
 
-@on_each_target
+@pytest.mark.parametrize("chosen", ["postgresql", pytest.param("mariadb_target", marks=_MARIADB)], indirect=True)
 def test_a_missing_right_names_the_pipeline_the_connection_and_the_command(roles: AsRoles) -> None:
     pipeline = made_for(roles)["cursor"]
     prepare(roles, pipeline)

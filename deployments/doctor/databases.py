@@ -36,7 +36,7 @@ def examine_database(one: Connected) -> Iterator[Finding]:
         dialect.translated(f"The database {one.name!r}", SourceUnavailable, SourceError),
         there.connect() as connection,
     ):
-        role = dialect.role(connection)
+        role = dialect.logged_in_as(connection)
         version = ".".join(map(str, connection.dialect.server_version_info or ())) or "unknown"
         skew, round_trip = _skew(connection)
     whom = "" if role is None else f" as {role}"

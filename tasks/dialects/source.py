@@ -243,7 +243,7 @@ class Source:
         """What is selected of `relation`; of a query only some columns are known by name."""
         return [relation] if isinstance(relation, Table) else [literal_column("*")]
 
-    def role(self, connection: Connection) -> str | None:
+    def logged_in_as(self, connection: Connection) -> str | None:
         """As whom the database knows this session; None where it knows nobody."""
         return str(connection.execute(select(func.current_user())).scalar_one())
 

@@ -130,7 +130,7 @@ class Sqlite(Dialect):
                 ) from error
         return settled
 
-    def role(self, connection: Connection) -> str | None:
+    def logged_in_as(self, connection: Connection) -> str | None:
         """None: whoever opens the file."""
         return None
 

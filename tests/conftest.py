@@ -26,9 +26,11 @@ from tests.extract.shop import Serve  # noqa: E402
 from tests.scripted_server import Script, ScriptedServer  # noqa: E402
 from tests.servers import debezium as debezium_programs  # noqa: E402
 from tests.servers import mariadb as mariadb_programs  # noqa: E402
+from tests.servers import sqlite as _sqlite_not_durable  # noqa: E402, F401
 from tests.servers.cluster import NOT_DURABLE, create_database, empty_database, remove_folder  # noqa: E402
 from tests.servers.mariadb import MariadbServer  # noqa: E402
 from tests.servers.relay import Relay  # noqa: E402
+from tests.servers.state_tables import make_in_postgresql, make_in_sqlite  # noqa: E402
 
 _numbers = itertools.count(1)
 
@@ -185,29 +187,45 @@ def pair(cluster: EmbeddedPostgres) -> tuple[str, str]:
 
 
 @pytest.fixture
+def state_tables() -> bool:
+    """Whether a target has tidegate's own tables already: a test of how they come to be says no."""
+    return True
+
+
+@pytest.fixture
 def postgresql(
-    cluster: EmbeddedPostgres, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    cluster: EmbeddedPostgres, pair: tuple[str, str], state_tables: bool, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Databases]:
-    """A PostgreSQL source and a PostgreSQL target, empty."""
+    """A PostgreSQL source and a PostgreSQL target, empty but for the state tables."""
     source, target = pair
+    if state_tables:
+        make_in_postgresql(cluster, target)
     yield from _named("postgresql", cluster.url(source), cluster.url(target), monkeypatch)
     for name in pair:
         empty_database(cluster, name)
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
-    """A SQLite source and a SQLite target, empty."""
-    source, target = (f"sqlite:///{tmp_path / name}.db" for name in ("source", "target"))
-    yield from _named("sqlite", source, target, monkeypatch)
+def sqlite(tmp_path: Path, state_tables: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
+    """A SQLite source and a SQLite target, empty but for the state tables."""
+    source, target = (tmp_path / f"{name}.db" for name in ("source", "target"))
+    if state_tables:
+        make_in_sqlite(target)
+    yield from _named("sqlite", f"sqlite:///{source}", f"sqlite:///{target}", monkeypatch)
 
 
 @pytest.fixture
 def mariadb(
-    mariadb_server: MariadbServer, cluster: EmbeddedPostgres, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    mariadb_server: MariadbServer,
+    cluster: EmbeddedPostgres,
+    pair: tuple[str, str],
+    state_tables: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Databases]:
-    """A MariaDB source and a PostgreSQL target, empty."""
+    """A MariaDB source and a PostgreSQL target, empty but for the state tables."""
     source, (_, target) = f"source_{next(_numbers)}", pair
+    if state_tables:
+        make_in_postgresql(cluster, target)
     mariadb_server.create_database(source)
     yield from _named("mariadb", mariadb_server.url(source), cluster.url(target), monkeypatch)
     mariadb_server.drop_database(source)
@@ -233,15 +251,27 @@ def sources(request: pytest.FixtureRequest) -> Databases:
     return chosen
 
 
+_SLOW_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
+
+not_about_postgresql = pytest.mark.parametrize(
+    "sources", [_SLOW_POSTGRESQL, "sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)], indirect=True
+)
+"""Of a claim in which nothing depends on how PostgreSQL is read: there it is a slow proof."""
+
 _MARIADB = pytest.param("mariadb_target", marks=pytest.mark.mariadb)
+_SLOW_MARIADB = pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow])
+
+SQLITE_FIRST = ["sqlite", _SLOW_POSTGRESQL, _SLOW_MARIADB]
+"""What the folders of one layer try their claims on: the slow proofs try the other databases."""
+
+on_postgresql_too = pytest.mark.parametrize("databases", ["postgresql", "sqlite", _SLOW_MARIADB], indirect=True)
+"""Of a claim whose SQL or whose types are PostgreSQL's own: there it is no slow proof."""
 
 on_every_target = pytest.mark.parametrize("databases", ["postgresql", "sqlite", _MARIADB], indirect=True)
 """Of a claim whose SQL is another on MariaDB: there it is no slow proof."""
 
 
-@pytest.fixture(
-    params=["postgresql", "sqlite", pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow])]
-)
+@pytest.fixture(params=["postgresql", "sqlite", _SLOW_MARIADB])
 def databases(request: pytest.FixtureRequest) -> Databases:
     """Each test that asks for it runs on every database that is written to."""
     chosen: Databases = request.getfixturevalue(request.param)

@@ -20,7 +20,7 @@ from tests.scripted_server import Reply, ScriptedServer, Seen
 
 pytestmark = pytest.mark.prefect
 
-PER_SECOND = 5
+PER_SECOND = 10
 REQUESTS = 10
 
 # Alone, each would be through in a tenth of a second.

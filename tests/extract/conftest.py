@@ -2,16 +2,10 @@
 
 import pytest
 
-from tests.conftest import Databases
+from tests.conftest import SQLITE_FIRST, Databases
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.slow),
-        pytest.param("mariadb_target", marks=[pytest.mark.mariadb, pytest.mark.slow]),
-    ]
-)
+@pytest.fixture(params=SQLITE_FIRST)
 def databases(request: pytest.FixtureRequest) -> Databases:
     """Each test that asks for it runs on SQLite, and in the slow proofs on every database that is written to."""
     chosen: Databases = request.getfixturevalue(request.param)

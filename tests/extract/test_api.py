@@ -270,16 +270,16 @@ class Datasette:
             connection.execute("INSERT INTO readings VALUES (?, ?, 0, 0)", (origin, time_hour))
 
 
-@pytest.fixture
-def datasette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datasette]:
-    """A real datasette that serves `ROWS` as the connection `weather`."""
-    file, log = tmp_path / "weather.db", tmp_path / "datasette.log"
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Datasette]:
+    """A real datasette, which takes longer to start than all that asks it, over an empty table."""
+    folder = tmp_path_factory.mktemp("datasette")
+    file, log = folder / "weather.db", folder / "datasette.log"
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(
             "CREATE TABLE readings (origin TEXT, time_hour TEXT, temp REAL, visib INTEGER, "
             "PRIMARY KEY (origin, time_hour))"
         )
-        connection.executemany("INSERT INTO readings VALUES (:origin, :time_hour, :temp, :visib)", ROWS)
     with log.open("wb") as output:
         # Port 0: it takes a free one itself, and says in its log which.
         process = subprocess.Popen(
@@ -288,9 +288,7 @@ def datasette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datas
             stderr=subprocess.STDOUT,
         )
     try:
-        url = _when_up(process, log)
-        monkeypatch.setenv("TIDEGATE_WEATHER_URL", url)
-        yield Datasette(url, file)
+        yield Datasette(_when_up(process, log), file)
     finally:
         process.terminate()
         try:
@@ -298,6 +296,16 @@ def datasette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datas
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def datasette(served: Datasette, monkeypatch: pytest.MonkeyPatch) -> Datasette:
+    """It serves `ROWS`, and nothing else, as the connection `weather`."""
+    with closing(sqlite3.connect(served.file)) as connection, connection:
+        connection.execute("DELETE FROM readings")
+        connection.executemany("INSERT INTO readings VALUES (:origin, :time_hour, :temp, :visib)", ROWS)
+    monkeypatch.setenv("TIDEGATE_WEATHER_URL", served.url)
+    return served
 
 
 def _when_up(process: subprocess.Popen[bytes], log: Path) -> str:

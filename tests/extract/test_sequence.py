@@ -15,7 +15,7 @@ from tasks.extract.sequence import SequenceExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.report import RunReport
-from tests.conftest import Databases
+from tests.conftest import Databases, not_about_postgresql
 
 TICK = timedelta(microseconds=1)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -97,6 +97,7 @@ def test_a_row_with_the_highest_value_that_comes_after_the_run_is_not_lost(sourc
     assert shelf.terms() == {"extracted": 3, "inserted": 1, "unchanged": 2}
 
 
+@not_about_postgresql
 def test_a_new_version_of_a_row_is_an_update_and_never_loses_to_an_older_one(sources: Databases) -> None:
     shelf = Shelf(sources)
     shelf.put(1, 2)
@@ -210,6 +211,7 @@ def test_a_quote_and_a_percent_sign_in_a_text_are_only_letters(sources: Database
     assert shelf.loaded() == [1, 2]
 
 
+@not_about_postgresql
 def test_rows_without_a_number_are_counted_and_not_read(sources: Databases) -> None:
     shelf = Shelf(sources)
     shelf.put(1, None, None)
@@ -225,6 +227,7 @@ def test_a_chunk_ends_after_so_many_rows_with_those_of_the_same_value(sources: D
     assert shelf.loaded() == [1, 2, 3, 4, 5, 6, 7]
 
 
+@not_about_postgresql
 def test_a_run_that_ends_between_two_chunks_is_gone_on_with(sources: Databases) -> None:
     """Also with what has come below the highest of that time since."""
     shelf = Shelf(sources, chunk=2)
@@ -246,6 +249,7 @@ class KeyboardFour(BaseException):
     """Stops a run as a signal would."""
 
 
+@not_about_postgresql
 def test_an_empty_table_is_nothing_to_read_and_stays_at_its_place(sources: Databases) -> None:
     shelf = Shelf(sources)
     assert shelf.terms() == {}
@@ -253,6 +257,7 @@ def test_an_empty_table_is_nothing_to_read_and_stays_at_its_place(sources: Datab
     assert shelf.terms() == {"extracted": 1, "inserted": 1}
 
 
+@not_about_postgresql
 def test_numbers_that_begin_anew_are_read_from_there(sources: Databases) -> None:
     shelf = Shelf(sources)
     shelf.put(10, 11)
@@ -271,6 +276,7 @@ def test_a_query_is_read_by_one_of_its_columns(sources: Databases) -> None:
     assert shelf.terms() == {"extracted": 2, "inserted": 2}
 
 
+@not_about_postgresql
 def test_a_full_refresh_reads_everything_again(sources: Databases) -> None:
     shelf = Shelf(sources)
     shelf.put(1, 2)

@@ -16,7 +16,7 @@ from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, remove_feed, run_pipeline
 from tasks.state.tables import dead_letters, runs
 from tasks.state.watermarks import Watermark, read_watermark
-from tests.conftest import Databases
+from tests.conftest import Databases, not_about_postgresql
 from tests.extract.parts import PARTS, execute, hash_table, hashes, part, put, remove, rows, source_rows
 
 
@@ -62,6 +62,7 @@ def test_only_what_is_new_different_or_gone_is_read(sources: Databases) -> None:
     assert rows(sources.target) == source_rows(sources.source)
 
 
+@not_about_postgresql
 def test_a_changed_key_is_a_delete_and_an_insert(sources: Databases) -> None:
     put(sources.source, [part(number) for number in range(20)])
     _counts()
@@ -80,6 +81,7 @@ def test_null_becomes_a_value_and_a_value_null(sources: Databases) -> None:
     assert outcomes == [0, 1, 1, 1, 1]
 
 
+@not_about_postgresql
 def test_when_most_rows_have_changed_everything_is_read_once_more_and_written_where_it_differs(
     sources: Databases,
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_table_may_bear_a_schema(postgresql: Databases) -> None:
     assert [_counts(pipeline), _counts(pipeline)] == [{"extracted": 1, "inserted": 1}, {}]
 
 
+@not_about_postgresql
 def test_deletes_come_before_the_rows_that_take_their_place(sources: Databases) -> None:
     """The transform maps two keys of the source to one of the target."""
 
@@ -218,6 +221,7 @@ def test_one_changed_row_rewrites_one_hash(postgresql: Databases) -> None:
     assert [number for number in before if before[number] != after[number]] == [3]
 
 
+@not_about_postgresql
 def test_a_rejected_row_is_a_dead_letter_and_is_read_again_only_when_it_changes(sources: Databases) -> None:
     put(sources.source, [*(part(number) for number in range(12)), part(12, weight=-5)])
     assert _counts() == {"extracted": 13, "inserted": 12, "rejected": 1}
@@ -230,6 +234,7 @@ def test_a_rejected_row_is_a_dead_letter_and_is_read_again_only_when_it_changes(
     assert _letters(sources) == [("12", "closed", 2)]
 
 
+@not_about_postgresql
 def test_a_window_refused_for_its_errors_remembers_nothing(sources: Databases) -> None:
     strict = replace(PARTS, sla=replace(PARTS.sla, abort_error_rate=0.5))
     put(sources.source, [part(number) for number in range(12)])
@@ -336,6 +341,7 @@ def test_another_key_begins_anew(databases: Databases, key: list[str]) -> None:
 # -- guards -----------------------------------------------------------------------------------------------------------
 
 
+@not_about_postgresql
 def test_a_source_that_shrank_too_much_is_refused_before_anything_is_written(sources: Databases) -> None:
     put(sources.source, [part(number) for number in range(10)])
     _counts()
@@ -365,6 +371,7 @@ def test_an_empty_source_is_refused_whatever_max_shrink_says(sources: Databases)
     assert _counts(careless) == {"extracted": 1, "deleted": 1}
 
 
+@not_about_postgresql
 def test_a_source_that_really_is_empty_goes_on_after_its_rows_and_its_feed_are_removed(sources: Databases) -> None:
     put(sources.source, [part(1), part(2)])
     _counts()

@@ -12,7 +12,7 @@ from tasks.errors import ConfigError, ContractError, SourceError
 from tasks.extract.table import TableExtract
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.window import Window
-from tests.conftest import Databases
+from tests.conftest import Databases, not_about_postgresql
 from tests.orders import DAY, ORDERS, START, loaded
 
 SECOND = timedelta(seconds=1)
@@ -118,6 +118,7 @@ def test_the_bound_has_the_digits_of_the_cursor(mariadb: Databases, kind: str, d
     assert replace(shop.extract, table=None, query="SELECT * FROM orders").bound() == expected
 
 
+@not_about_postgresql
 def test_the_next_window_reads_the_lookback_again(sources: Databases) -> None:
     shop = Shop(sources, INSTANT, lookback=timedelta(hours=1))
     shop.write(0, START)
@@ -128,6 +129,7 @@ def test_the_next_window_reads_the_lookback_again(sources: Databases) -> None:
     assert shop.loaded() == [0, 1]
 
 
+@not_about_postgresql
 def test_the_first_window_begins_at_initial(sources: Databases) -> None:
     shop = Shop(sources, INSTANT, initial=START)
     shop.write(0, START - TICK)

@@ -21,7 +21,7 @@ from tasks.load.partition import ReplacePartition
 from tasks.load.tombstones import tombstones
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.orders import DAY, ORDERS, SOURCE, START, loaded, order, put
 from tests.properties.effort import Prove, effort
 
@@ -136,6 +136,7 @@ def test_a_long_name_of_a_target_has_tombstones_of_its_own() -> None:
     assert max(map(len, names)) <= 63
 
 
+@on_postgresql_too
 @effort(few=5, many=300)
 @both
 def test_in_whatever_order_changes_are_loaded_the_newest_of_each_row_decides(
@@ -224,6 +225,7 @@ def test_a_replayed_day_brings_back_what_the_source_no_longer_marks(databases: D
 # What a table marks itself.
 
 
+@on_postgresql_too
 @pytest.mark.parametrize("strategy", [ORDERS.load, MARKED], ids=["hard", "soft"])
 def test_a_row_that_the_source_marks_as_gone_is_deleted_from_the_target(databases: Databases, strategy: Upsert) -> None:
     pipeline = replace(ORDERS, extract=FLAGGED, load=strategy)

@@ -25,6 +25,12 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     return chosen
 
 
+@pytest.fixture
+def state_tables() -> bool:
+    """They are the first that a run would make."""
+    return False
+
+
 def test_it_prints_what_the_run_then_executes(databases: Databases) -> None:
     put(databases.source, [order(1)])
     made, added = ddl(ORDERS), ["ALTER TABLE fct_orders ADD COLUMN region TEXT"]

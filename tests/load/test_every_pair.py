@@ -25,7 +25,7 @@ from tasks.load.strategy import Load
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, Sla, run_pipeline
 from tasks.state.tables import dead_letters, runs, watermarks
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.orders import DAY, ORDERS, START, order
 
 BY_CURSOR = TableExtract("source", "versions", cursor="updated_at")
@@ -106,6 +106,7 @@ def current(databases: Databases, case: Case) -> dict[int, float]:
     return {row.id: row.amount for row in rows}
 
 
+@on_postgresql_too
 @every
 def test_the_same_source_again_changes_nothing(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1), order(2, amount=None, day=1), order(3, amount=-1, day=2)])
@@ -118,6 +119,7 @@ def test_the_same_source_again_changes_nothing(databases: Databases, case: Case)
         assert connection.execute(select(runs.c.written).order_by(runs.c.started_at)).scalars().all() == [2, 0]
 
 
+@on_postgresql_too
 @every
 def test_versions_that_come_at_once_are_one_row(databases: Databases, case: Case) -> None:
     """The newest by its cursor, wherever it stands; without a cursor the last that was read."""
@@ -128,6 +130,7 @@ def test_versions_that_come_at_once_are_one_row(databases: Databases, case: Case
     assert current(databases, case) == {1: 0 if case.first else 2, 2: 7}
 
 
+@on_postgresql_too
 @every
 def test_a_newer_version_in_a_later_run_is_written_or_counts_as_deduplicated(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1, amount=1), order(2, amount=2)])
@@ -138,6 +141,7 @@ def test_a_newer_version_in_a_later_run_is_written_or_counts_as_deduplicated(dat
     assert (counts.updated, counts.deduplicated) == ((0, 1) if case.first else (1, 0))
 
 
+@on_postgresql_too
 @every
 def test_a_row_without_its_key_is_a_dead_letter(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1), {**order(2), "id": None}])
@@ -149,6 +153,7 @@ def test_a_row_without_its_key_is_a_dead_letter(databases: Databases, case: Case
     assert current(databases, case) == {1: 1}
 
 
+@on_postgresql_too
 @every
 def test_a_refused_window_writes_its_dead_letters_and_nothing_else(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1)])
@@ -165,6 +170,7 @@ def test_a_refused_window_writes_its_dead_letters_and_nothing_else(databases: Da
     assert len(letters) == 1
 
 
+@on_postgresql_too
 @every
 def test_a_run_that_breaks_leaves_nothing_and_the_next_one_is_right(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1)])
@@ -178,6 +184,7 @@ def test_a_run_that_breaks_leaves_nothing_and_the_next_one_is_right(databases: D
     assert current(databases, case) == {1: 1, 2: 1}
 
 
+@on_postgresql_too
 @every
 def test_of_two_runs_at_once_only_one_commits_what_both_have_read(databases: Databases, case: Case) -> None:
     """The second run happens between the snapshot and the commit of the first."""
@@ -202,6 +209,7 @@ def watermark(databases: Databases) -> Any:
 # -- only where there is a cursor --------------------------------------------------------------------------------------
 
 
+@on_postgresql_too
 @pytest.mark.parametrize("case", [case for case in CASES if case.extract.cursor], ids=str)
 def test_an_older_version_never_replaces_a_newer_one(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1, amount=5, day=3)])
@@ -241,6 +249,7 @@ def written_by(databases: Databases) -> dict[int, tuple[str, str]]:
         return {row.id: (row.xmin, row.ctid) for row in rows}
 
 
+@on_postgresql_too
 def test_append_keeps_the_first_of_each_key_in_a_batch_across_runs_and_for_latecomers(databases: Databases) -> None:
     """In one batch, in the next run, and in a window before both that is read at last."""
     append = CASES[2].pipeline

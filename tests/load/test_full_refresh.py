@@ -15,7 +15,7 @@ from tasks.pipeline import Overrides, Pipeline, run_pipeline
 from tasks.report import RunReport
 from tasks.state.tables import runs
 from tasks.window import Window
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.orders import DAY, ORDERS, SNAPSHOT, SOURCE, START, loaded, order, put, remove
 
 LATER = (datetime(2100, 1, 1, tzinfo=UTC) - START) / DAY
@@ -29,6 +29,7 @@ def ids(databases: Databases) -> list[int]:
     return [row["id"] for row in loaded(databases.target)]
 
 
+@on_postgresql_too
 def test_the_target_is_what_the_source_is(databases: Databases) -> None:
     """What is gone goes, what was changed behind the cursor's back is mended, and the rest is not written."""
     put(databases.source, [order(number) for number in range(6)])
@@ -183,6 +184,7 @@ def during(pipeline: Pipeline, meanwhile: Callable[[], object]) -> Pipeline:
     return replace(pipeline, transform=transform)
 
 
+@on_postgresql_too
 def test_it_deletes_nothing_that_came_after_its_snapshot(databases: Databases) -> None:
     put(databases.source, [order(1)])
     run_pipeline(ORDERS)

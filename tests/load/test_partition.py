@@ -16,7 +16,7 @@ from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
 from tasks.pipeline import Overrides, Pipeline, run_pipeline
 from tasks.window import Window
-from tests.conftest import Databases, on_every_target
+from tests.conftest import Databases, on_every_target, on_postgresql_too
 from tests.load.sales import by_dates, sale, sales
 from tests.orders import DAY, ORDERS, START, loaded, order, put, remove
 
@@ -187,6 +187,7 @@ def test_a_bad_row_without_a_key_may_be_any_row_so_nothing_is_deleted(sqlite: Da
     assert len(amounts(sqlite)) == 6
 
 
+@on_postgresql_too
 def test_a_row_that_moved_to_a_later_day_is_there_once(databases: Databases) -> None:
     three_days(databases)
     put(databases.source, [order(1, amount=5, day=1.5)])

@@ -16,11 +16,12 @@ from tasks.extract.rows import RowsExtract
 from tasks.extract.window_chunk import WindowChunk
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.window import Window, joined_windows
-from tests.conftest import Databases, on_every_target
+from tests.conftest import Databases, on_every_target, on_postgresql_too
 from tests.load.sales import by_dates, sale, sales, sold
 from tests.orders import DAY, START
 
 
+@on_postgresql_too
 @pytest.mark.parametrize(
     ("partition", "grain"), [("day", "day"), ("day", None), ("sold_at", "day"), ("written_at", "day")]
 )
@@ -56,6 +57,7 @@ def test_an_hour_is_that_of_the_zone(databases: Databases, zone: str, kept: list
     assert sold(databases) == [*kept, 5]
 
 
+@on_postgresql_too
 def test_as_many_ranges_as_came_in_are_replaced(databases: Databases) -> None:
     """Every other hour: nothing of them can be joined."""
     first = [sale(number, hours=number) for number in range(2_200)]
@@ -143,6 +145,7 @@ def test_a_range_holds_the_dates_that_begin_in_it(databases: Databases, zone: st
     assert sold(databases) == [0, 2, 3, 9]
 
 
+@on_postgresql_too
 def test_a_window_of_dates_replaces_those_it_reads(databases: Databases) -> None:
     """A bound within a day is that day's."""
     source = MetaData()

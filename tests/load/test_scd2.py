@@ -16,7 +16,7 @@ from tasks.load.scd2 import Scd2
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Overrides, Pipeline, run_pipeline
 from tasks.state.tables import dead_letters
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.orders import ORDERS, START, OrderSchema, order, put, remove
 
 QUERY = "SELECT id, customer, amount, updated_at FROM orders"
@@ -83,6 +83,7 @@ def test_a_change_closes_the_version_before_it_at_its_own_time(databases: Databa
     assert versions(databases.target) == [(1, 1, 3, 5), (1, 3, None, 6)]
 
 
+@on_postgresql_too
 def test_a_late_change_splits_the_version_it_falls_into_and_is_counted_as_late(databases: Databases) -> None:
     """The row of day 4 made no difference when it came; now it ends what the late one began."""
     run_over(databases, [order(1, 5, day=1)])
@@ -119,6 +120,7 @@ def test_what_an_event_said_is_remembered_when_its_version_has_come_to_show_anot
     assert shown == ["ann", "joe", "bob", "eve"]
 
 
+@on_postgresql_too
 def test_null_is_a_value_like_any_other(databases: Databases) -> None:
     for day, amount in enumerate([None, None, 1.0, None]):
         run_over(databases, [order(1, amount, day=day)])
@@ -199,6 +201,7 @@ def test_a_letter_is_not_closed_by_a_change_that_came_long_ago(databases: Databa
 # -- versions by snapshots --------------------------------------------------------------------------------------------
 
 
+@on_postgresql_too
 def test_a_snapshot_stamps_the_clock_of_its_source_and_a_return_leaves_a_gap(databases: Databases) -> None:
     put(databases.source, [order(1, 5), order(2, 5)])
     at(databases, 1)
@@ -321,6 +324,7 @@ def test_a_history_that_would_be_none_is_rolled_back(sqlite: Databases, breaking
 # -- what is made -----------------------------------------------------------------------------------------------------
 
 
+@on_postgresql_too
 def test_the_target_has_its_columns_and_a_key_of_versions(databases: Databases) -> None:
     run_over(databases, [order(1, 5, day=1)])
     inspector = inspect(databases.target)

@@ -10,7 +10,7 @@ from tasks.errors import ConservationError
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
 from tasks.transform.contract import UtcTimestamp
-from tests.conftest import Databases, on_every_target
+from tests.conftest import Databases, on_every_target, on_postgresql_too
 from tests.orders import ORDERS, SNAPSHOT, OrderSchema, loaded, order, put, remove
 
 
@@ -24,6 +24,7 @@ def test_its_key_is_the_primary_key_and_what_may_not_be_null_is_not_null(databas
     assert nullable == {"id": False, "customer": True, "amount": True, "updated_at": False}
 
 
+@on_postgresql_too
 def test_columns_that_nobody_declared_keep_their_values(databases: Databases) -> None:
     """Somebody added one by hand; an update leaves it, an insert takes its default."""
     put(databases.source, [order(1)])
@@ -38,6 +39,7 @@ def test_columns_that_nobody_declared_keep_their_values(databases: Databases) ->
     assert [tuple(row) for row in rows] == [(1, 2, "mine"), (2, 1, "new")]
 
 
+@on_postgresql_too
 def test_a_required_column_that_is_new_is_nullable_in_a_table_that_has_rows(databases: Databases) -> None:
     class Wider(OrderSchema):
         region: str
@@ -51,6 +53,7 @@ def test_a_required_column_that_is_new_is_nullable_in_a_table_that_has_rows(data
     assert [tuple(row) for row in rows] == [(1, None), (2, "north"), (3, "north")]
 
 
+@on_postgresql_too
 def test_a_column_that_the_contract_drops_stays(databases: Databases) -> None:
     class Narrower(pa.DataFrameModel):
         id: int
@@ -84,6 +87,7 @@ def test_a_key_may_be_of_any_type_and_of_several_columns(databases: Databases, k
     assert (second.unchanged, second.rejected) == (3 - rejected, rejected)
 
 
+@on_postgresql_too
 def test_a_table_of_nothing_but_its_key_is_loaded(databases: Databases) -> None:
     class Numbers(pa.DataFrameModel):
         id: int
@@ -121,6 +125,7 @@ def test_null_is_a_value_like_any_other_when_rows_are_compared(databases: Databa
     assert outcomes == [(1, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 0)]
 
 
+@on_postgresql_too
 def test_upsert_keeps_what_leaves_the_source(databases: Databases) -> None:
     put(databases.source, [order(1), order(2)])
     run_pipeline(SNAPSHOT)

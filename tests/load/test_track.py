@@ -20,7 +20,7 @@ from tasks.pipeline import Pipeline, run_pipeline
 from tasks.state.partitions import ChangedPartition, changed, mark_read
 from tasks.state.schema import ensure_schema
 from tasks.state.tables import partitions
-from tests.conftest import Databases, on_every_target
+from tests.conftest import Databases, on_every_target, on_postgresql_too
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, order, put, remove
 
 BY_DAY = Partitioned("updated_at", "day")
@@ -114,6 +114,7 @@ def test_a_row_without_a_partition_touches_none(sqlite: Databases) -> None:
     assert versions(sqlite) == {"ann": 1, "o'neill": 1}
 
 
+@on_postgresql_too
 def test_a_part_is_the_day_of_the_zone(databases: Databases) -> None:
     """Also where a day begins with no whole hour of UTC."""
     kathmandu = replace(UPSERT, load=Upsert(**WHERE | {"track": Partitioned("updated_at", "day", "Asia/Kathmandu")}))

@@ -17,7 +17,7 @@ from tasks.load.target import staged_table
 from tasks.pipeline import Audit, Pipeline, run_pipeline
 from tasks.state.tables import dead_letters, runs, windows
 from tasks.transform.audits import AuditCheck
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.orders import ORDERS, SNAPSHOT, loaded, order, put, remove
 
 CHEAP = Audit("no order above 100", "SELECT id, amount FROM staged WHERE amount > 100 ORDER BY id")
@@ -120,6 +120,7 @@ def test_what_an_audit_found_is_redacted_and_cut_short(sqlite: Databases) -> Non
         assert "hush" not in connection.execute(select(runs.c.message)).scalar_one()
 
 
+@on_postgresql_too
 def test_an_audit_that_the_database_refuses_is_named(databases: Databases) -> None:
     put(databases.source, [order(1)])
     with pytest.raises(TargetError, match=r"the audit 'typo' refused: .*nobody"):

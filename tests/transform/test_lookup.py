@@ -28,7 +28,7 @@ from tasks.transform.contract import Contract, Judged, UtcTimestamp, Uuid
 from tasks.transform.lookup_join import Join
 from tasks.transform.lookup_keys import Versions
 from tasks.window import Window
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.extract.followed import BOOKINGS, TABLE, execute
 from tests.orders import DAY, ORDERS, START, order, put
 from tests.properties.effort import Prove, effort
@@ -72,6 +72,7 @@ def broken(target: Engine) -> dict[str, list[tuple[str, Any]]]:
 # -- in the target ----------------------------------------------------------------------------------------------------
 
 
+@on_postgresql_too
 def test_a_row_gets_what_its_key_finds_and_nothing_where_that_is_missing(databases: Databases) -> None:
     land(databases.target, "'ann', 'Oslo'", "'ben', NULL", "'eve', 'Rome'")
     customers = ["ann", "ben", "zoe", None, "ann"]
@@ -124,6 +125,7 @@ def test_columns_that_are_no_key_do_not_bring_the_whole_table(sqlite: Databases)
         run_pipeline(NAMED)
 
 
+@on_postgresql_too
 def test_the_table_is_asked_for_the_keys_of_a_batch_and_never_read_whole(databases: Databases) -> None:
     """2,500 keys, of a table of twice as many, in statements of a thousand."""
     frame = pd.DataFrame({"name": [f"n{number}" for number in range(5_000)], "city": "Oslo"})
@@ -143,6 +145,7 @@ def test_the_table_is_asked_for_the_keys_of_a_batch_and_never_read_whole(databas
     assert set(cities(databases.target).values()) == {"Oslo"}
 
 
+@on_postgresql_too
 def test_a_key_of_two_columns_is_one_key(databases: Databases) -> None:
     execute(
         databases.target,
@@ -200,6 +203,7 @@ def keep_history(databases: Databases) -> None:
     )
 
 
+@on_postgresql_too
 def test_the_current_version_is_found_and_no_other(databases: Databases) -> None:
     keep_history(databases)
     put(databases.source, [order(1), order(2, customer="ben")])
@@ -207,6 +211,7 @@ def test_the_current_version_is_found_and_no_other(databases: Databases) -> None
     assert cities(databases.target) == {1: "Rome", 2: None}
 
 
+@on_postgresql_too
 def test_the_version_that_was_valid_at_a_time_of_the_row_is_found(databases: Databases) -> None:
     """Half-open: from the first instant, until before the last."""
     keep_history(databases)
@@ -601,6 +606,7 @@ def test_a_nan_is_no_key() -> None:
     assert (joined["v"].isna().tolist(), missing) == ([True], {})
 
 
+@on_postgresql_too
 def test_keys_that_can_never_be_equal_are_an_error_on_every_database(databases: Databases) -> None:
     land(databases.target, "'1', 'Oslo'")
     put(databases.source, [order(1)])

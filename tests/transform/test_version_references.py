@@ -12,7 +12,7 @@ from tasks.errors import ConfigError
 from tasks.load.scd2 import Scd2
 from tasks.pipeline import References, run_pipeline
 from tasks.transform.contract import UtcTimestamp
-from tests.conftest import Databases
+from tests.conftest import Databases, on_postgresql_too
 from tests.load.test_scd2 import READ
 from tests.orders import ORDERS, OrderSchema, loaded, order, put
 from tests.transform.test_references import letters
@@ -47,6 +47,7 @@ def referring(**how: Any) -> Any:
                    schema=DeliveredSchema)  # fmt: skip
 
 
+@on_postgresql_too
 @pytest.mark.parametrize(
     ("how", "accepted"),
     [
@@ -70,6 +71,7 @@ def test_a_row_is_accepted_by_the_versions_that_count(
     assert counts.rejected == len(days) - len(accepted)
 
 
+@on_postgresql_too
 def test_a_letter_says_which_version_was_asked_for(customers: Databases) -> None:
     put(customers.source, [order(1, day=1, customer="ann")])
     run_pipeline(referring(current=True))

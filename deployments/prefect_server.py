@@ -6,18 +6,20 @@ The demo runs on them, and so may tests: nothing in here is a stand-in.
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments import work_pool
 from deployments.processes import Process, ProcessFailed, answers, free_port
 from tasks.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+POOL = "tidegate"
+"""The work pool of the environment `dev` in prefect.yaml."""
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: where prefect.yaml and the flows are."""
@@ -102,8 +104,19 @@ class PrefectServer(Process):
         Raises:
             ProcessFailed: it ended with another status than 0.
         """
+        return self._run(["-m", "prefect", "--no-prompt", *arguments], environment)
+
+    def deploy(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run `tidegate deploy` against this server, and return what it printed.
+
+        Raises:
+            ProcessFailed: there was something to mend first, or a part of it failed.
+        """
+        return self._run(["-c", "from deployments.cli import app; app()", "deploy", *arguments], environment)
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str] | None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            [sys.executable, *command],
             env={**self.environment, **self.client_environment, **(environment or {})},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -114,17 +127,8 @@ class PrefectServer(Process):
             check=False,
         )
         if done.returncode != 0:
-            raise ProcessFailed(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout[-4000:].strip()}")
+            raise ProcessFailed(f"`{' '.join(command)}` failed:\n{done.stdout[-4000:].strip()}")
         return done.stdout
-
-    def deploy(self) -> None:
-        """Make the work pool, and apply prefect.yaml.
-
-        Raises:
-            ProcessFailed: a deployment was refused.
-        """
-        work_pool.ensure(self.client)
-        self.prefect("deploy", "--all")
 
 
 class Worker(Process):
@@ -144,7 +148,7 @@ class Worker(Process):
     ) -> None:
         super().__init__(
             "worker",
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool.NAME, "--type", "process"],
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"],
             server.home,
             {
                 **server.client_environment,

@@ -4,6 +4,7 @@
 |---|---|
 | `TIDEGATE_<NAME>_URL` | the database or API called `<name>` in a declaration |
 | `TIDEGATE_SECRET_<NAME>` | the secret called `<name>` in a declaration, as it is sent |
+| `TIDEGATE_ALERTS_URL` | the webhook that `tidegate deploy` has alerts sent to |
 | `TIDEGATE_HOME` | where PostgreSQL, the demo and rotated secrets keep their files; `.tidegate` by default |
 | `TIDEGATE_CODE_VERSION` | the version written to the ledger; the installed package's by default |
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from tasks.errors import redact, remember_secret
 
 __all__ = [
+    "alerts_url",
     "api_server_known",
     "bare_environment",
     "code_version",
@@ -53,6 +55,14 @@ def secret(name: str) -> str | None:
     if value:
         remember_secret(value)
     return value or None
+
+
+def alerts_url() -> str | None:
+    """The webhook for alerts from the environment, or None; it may hold a token, so it is masked from then on."""
+    url = os.environ.get("TIDEGATE_ALERTS_URL")
+    if url:
+        remember_secret(url)
+    return url or None
 
 
 def home() -> Path:

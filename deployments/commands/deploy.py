@@ -1,19 +1,24 @@
 """`tidegate deploy`."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from deployments.output import failing
 
-def deploy() -> None:
-    """Make the work pool and deploy everything in prefect.yaml to the server that PREFECT_API_URL names."""
-    import subprocess
-    import sys
 
-    from prefect.client.orchestration import get_client
+def deploy(
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="One of prefect.yaml, `prod` for instance; `dev` without.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; touch nothing.")] = False,
+    file: Annotated[Path | None, typer.Option("--file", help="Another prefect.yaml.", show_default=False)] = None,
+) -> None:
+    """Make the Prefect server hold what prefect.yaml says: pool, blocks, limits, deployments, schedules, alerts."""
+    from rich.console import Console
 
-    from deployments import work_pool
-    from deployments.prefect_server import PROJECT
+    from deployments.deploy import command
 
-    with get_client(sync_client=True) as client:
-        work_pool.ensure(client)
-    done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], cwd=PROJECT, check=False)
-    raise typer.Exit(done.returncode)
+    with failing():
+        command.run(Console(), environment=environment, dry_run=dry_run, file=file)

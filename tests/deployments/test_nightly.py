@@ -21,8 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from sqlalchemy import Engine, select
 
 from deployments.deployed_run import DeployedRun
-from deployments.prefect_server import PrefectServer, Worker
-from deployments.work_pool import NAME
+from deployments.prefect_server import POOL, PrefectServer, Worker
 from flows.nightly import GRAPH
 from tasks.graph import Graph
 from tasks.graph_run import GraphReport, run_graph
@@ -117,7 +116,7 @@ def test_the_deployed_night_needs_one_slot_and_catches_up_after_a_failure(
 ) -> None:
     sources.replay_to(FIRST_DAY)
     # Whatever it asked others to run would wait for it to end, and it for them.
-    prefect_server.client.update_work_pool(NAME, WorkPoolUpdate(concurrency_limit=1))
+    prefect_server.client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
     try:
         with sources.operations.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE planes RENAME TO planes_elsewhere")
@@ -131,7 +130,7 @@ def test_the_deployed_night_needs_one_slot_and_catches_up_after_a_failure(
         night = DeployedRun.start(prefect_server, "nightly/nightly").completed(300)
         assert statuses(warehouse, prefect_server.client, night) == dict.fromkeys(GRAPH.order, "committed")
     finally:
-        prefect_server.client.update_work_pool(NAME, WorkPoolUpdate(concurrency_limit=None))
+        prefect_server.client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
 
 def downstreams(name: str) -> set[str]:

@@ -1,0 +1,134 @@
+"""Deployments: compared with the server field by field, and applied by `prefect deploy --all`, as a person would."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.exceptions import ObjectNotFound
+
+from deployments.change import Change
+from deployments.deploy import fields
+from deployments.deploy.failure import DeployFailed
+from deployments.deploy.flows import DeployedFlow
+from deployments.deploy.pages import everything
+from deployments.deploy.project import Project
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+KIND = "deployment"
+
+
+def read(client: "SyncPrefectClient", name: str) -> "DeploymentResponse | None":
+    """The deployment called `flow/deployment`, or None."""
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return None
+
+
+def changes(
+    client: "SyncPrefectClient",
+    project: Project,
+    deployed: Sequence[DeployedFlow],
+    there: Mapping[str, "DeploymentResponse | None"],
+) -> list[Change]:
+    """What makes the server's deployments those of prefect.yaml, their schedules apart.
+
+    Args:
+        client: of the server.
+        project: the file, for one environment.
+        deployed: every flow of it.
+        there: what the server has of them, by name.
+    """
+    created = [one for one in deployed if there[one.name] is None]
+    differ = {one.name: found for one in deployed if (found := differences(client, project, one, there[one.name]))}
+    differing = [one for one in deployed if one.name in differ]
+    together = _PrefectDeploy(client, project, differing, with_schedules=created)
+    return [
+        Change("update", KIND, one.name, together, ", ".join(differ[one.name]))
+        if there[one.name] is not None
+        else Change("create", KIND, one.name, together, f"on {project.environment.pool}")
+        for one in differing
+    ]
+
+
+def differences(
+    client: "SyncPrefectClient", project: Project, deployed: DeployedFlow, there: "DeploymentResponse | None"
+) -> list[str]:
+    """Names of the fields in which a deployment differs from the file, its schedules apart."""
+    if there is None:
+        return ["absent"]
+    found = fields.differing(fields.wanted(project, deployed), fields.held(there))
+    automations = client.read_resource_related_automations(f"prefect.deployment.{there.id}")
+    if fields.triggers_differ(deployed, there, automations):
+        found.append("triggers")
+    return found
+
+
+def left_the_file(
+    client: "SyncPrefectClient", project: Project, deployed: Sequence[DeployedFlow]
+) -> dict[str, "DeploymentResponse"]:
+    """Deployments with the project's tag that no entry of the file describes, by name."""
+    wanted = {one.name for one in deployed}
+    flows = {flow.id: flow.name for flow in everything(client.read_flows)}
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[project.tag]))
+    found = {}
+    for one in everything(client.read_deployments, deployment_filter=tagged):
+        name = f"{flows.get(one.flow_id, one.flow_id)}/{one.name}"
+        if name not in wanted:
+            found[name] = one
+    return found
+
+
+class _PrefectDeploy:
+    """One `prefect deploy --all` for all that differs, the first time that it is called."""
+
+    def __init__(
+        self,
+        client: "SyncPrefectClient",
+        project: Project,
+        deployed: Sequence[DeployedFlow],
+        with_schedules: Sequence[DeployedFlow],
+    ) -> None:
+        self._client = client
+        self._project = project
+        self._deployed = deployed
+        self._with_schedules = with_schedules
+        self._done = False
+
+    def __call__(self) -> None:
+        if self._done:
+            return
+        names = [one.deployment.name for one in self._deployed]
+        rendered = self._project.render(names, with_schedules=[one.deployment.name for one in self._with_schedules])
+        with tempfile.TemporaryDirectory(prefix="tidegate-deploy-") as folder:
+            file = Path(folder) / "prefect.yaml"
+            file.write_text(rendered)
+            done = subprocess.run(
+                [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
+                cwd=self._project.folder,
+                env={**os.environ, "PREFECT_API_URL": str(self._client.api_url).rstrip("/")},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise DeployFailed(f"`prefect deploy --all` failed:\n{done.stdout[-3000:].strip()}")
+        # It ends well too when it has skipped a file that it cannot read.
+        for one in self._deployed:
+            differs = differences(self._client, self._project, one, read(self._client, one.name))
+            if differs:
+                raise DeployFailed(
+                    f"`prefect deploy --all` ended well, and {one.name} still differs in {', '.join(differs)}. It "
+                    f"said:\n{done.stdout[-3000:].strip()}"
+                )
+        self._done = True

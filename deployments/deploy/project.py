@@ -1,0 +1,163 @@
+"""`Project`: prefect.yaml, read, and written again for one environment."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from prefect.utilities.templating import apply_values
+
+from deployments.deploy import late
+from deployments.deploy.environment import DEFAULT, Environment, environments
+from tasks.errors import ConfigError, one_of
+
+FROM_THE_FILE = "A trigger in prefect.yaml."
+"""The description of an automation that a trigger makes; the server does not tell which automations it owns."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One entry of `deployments:`.
+
+    Attributes:
+        written: as it stands in the file.
+        environment: what it is rendered for.
+    """
+
+    written: Mapping[str, Any]
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        """Its own name, without the flow's."""
+        return str(self.written.get("name") or "?")
+
+    @property
+    def entrypoint(self) -> str:
+        """`path/to/file.py:function`."""
+        return str(self.written.get("entrypoint") or "")
+
+    @property
+    def schedules(self) -> Sequence[Mapping[str, Any]]:
+        """As they stand in the file."""
+        return cast("Sequence[Mapping[str, Any]]", self.written.get("schedules") or [])
+
+    @property
+    def triggers(self) -> list[dict[str, Any]]:
+        """Those of the file, each with a name and with what tells later that it came from there."""
+        return [
+            {"name": f"{self.name}__automation_{number}", "description": FROM_THE_FILE, **one}
+            for number, one in enumerate(self.written.get("triggers") or [], 1)
+        ]
+
+    @cached_property
+    def job_variables(self) -> dict[str, Any]:
+        """With what the environment of this process gives; references to blocks stay references."""
+        resolved = apply_values(self.environment.job_variables_of(self.name), dict(os.environ), remove_notset=False)
+        return cast("dict[str, Any]", resolved)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A prefect.yaml for one environment.
+
+    Attributes:
+        file: where it was read.
+        folder: what entrypoints are relative to.
+        written: what it holds.
+        environment: what it is rendered for.
+        default: what its deployments say as they are written.
+    """
+
+    file: Path
+    folder: Path
+    written: Mapping[str, Any]
+    environment: Environment
+    default: Environment
+
+    @classmethod
+    def read(cls, file: Path, folder: Path, environment: str | None = None) -> "Project":
+        """Read `file` for an environment of its; None is `dev`.
+
+        Raises:
+            ConfigError: it cannot be read, or describes no such environment.
+        """
+        try:
+            written = yaml.safe_load(file.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file} cannot be read as YAML: {error}") from error
+        if not isinstance(written, dict) or not isinstance(written.get("deployments"), list):
+            raise ConfigError(f"{file} has no list `deployments`. Write one entry for each flow that is to run.")
+        described = environments(file.name, written.get("definitions"))
+        chosen = environment or DEFAULT
+        if chosen not in described:
+            raise ConfigError(f"{file.name} describes no environment {chosen!r}. Choose {one_of(described)}.")
+        return cls(file, folder, written, described[chosen], described[DEFAULT])
+
+    @property
+    def tag(self) -> str:
+        """What marks a deployment as this project's own: only those are ever deleted."""
+        return str(self.written.get("name") or "tidegate")
+
+    @cached_property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Every deployment of the file."""
+        return tuple(Deployment(one, self.environment) for one in self.written["deployments"] if isinstance(one, dict))
+
+    def pull(self, deployment: Deployment) -> Any:
+        """The pull steps of `deployment`, placeholders included."""
+        if self.environment.pull is not None:
+            return self.environment.pull
+        return deployment.written.get("pull", self.written.get("pull"))
+
+    @property
+    def step_outputs(self) -> dict[str, Any]:
+        """What the build steps of the file will say, as far as that is known without running them."""
+        outputs: dict[str, Any] = {}
+        for step in self.written.get("build") or []:
+            for how in step.values() if isinstance(step, dict) else ():
+                if isinstance(how, dict) and "id" in how and how.get("script") == "pwd":
+                    outputs[how["id"]] = {"stdout": str(self.folder)}
+        return outputs
+
+    def render(self, names: Sequence[str], *, with_schedules: Sequence[str]) -> str:
+        """A prefect.yaml of the deployments called `names`, for this environment.
+
+        Prefect writes the value of a block into the deployment where it finds a reference to it; in here references
+        stand behind a build step that gives them back as they are, for the worker to look up.
+
+        Args:
+            names: which deployments it holds.
+            with_schedules: those of them that keep their schedules in it. Prefect replaces all schedules of an existing
+                deployment when one of them has no slug, a person's too; so those of an existing one are left out.
+        """
+        references: list[str] = []
+        chosen = []
+        for one in self.deployments:
+            if one.name in names:
+                pool = late.held_back(self.environment.work_pool(one.name), references)
+                entry = {**one.written, "work_pool": pool}
+                if one.name not in with_schedules:
+                    entry.pop("schedules", None)
+                if one.triggers:
+                    entry["triggers"] = one.triggers
+                if self.environment.pull is not None:
+                    entry.pop("pull", None)
+                chosen.append(entry)
+        build = [*(self.written.get("build") or []), *late.step(references)]
+        rendered = {key: value for key, value in self.written.items() if key != "definitions"}
+        rendered |= {"build": build, "deployments": chosen}
+        if self.environment.pull is not None:
+            rendered["pull"] = self.environment.pull
+        return yaml.dump(rendered, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes everything out: what the file shares by anchors is read better where it applies."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Everything is written out."""
+        return True

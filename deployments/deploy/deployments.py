@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.exceptions import ObjectNotFound
 
@@ -47,10 +48,9 @@ def changes(
         deployed: every flow of it.
         there: what the server has of them, by name.
     """
-    created = [one for one in deployed if there[one.name] is None]
     differ = {one.name: found for one in deployed if (found := differences(client, project, one, there[one.name]))}
     differing = [one for one in deployed if one.name in differ]
-    together = _PrefectDeploy(client, project, differing, with_schedules=created)
+    together = _PrefectDeploy(client, project, differing, there)
     return [
         Change("update", KIND, one.name, together, ", ".join(differ[one.name]))
         if there[one.name] is not None
@@ -95,19 +95,23 @@ class _PrefectDeploy:
         client: "SyncPrefectClient",
         project: Project,
         deployed: Sequence[DeployedFlow],
-        with_schedules: Sequence[DeployedFlow],
+        there: Mapping[str, "DeploymentResponse | None"],
     ) -> None:
         self._client = client
         self._project = project
         self._deployed = deployed
-        self._with_schedules = with_schedules
+        self._there = there
         self._done = False
 
     def __call__(self) -> None:
         if self._done:
             return
-        names = [one.deployment.name for one in self._deployed]
-        rendered = self._project.render(names, with_schedules=[one.deployment.name for one in self._with_schedules])
+        there = {one.deployment.name: self._there[one.name] for one in self._deployed}
+        rendered = self._project.render(
+            list(there),
+            new=[name for name, known in there.items() if known is None],
+            paused=[name for name, known in there.items() if known is not None and known.paused],
+        )
         with tempfile.TemporaryDirectory(prefix="tidegate-deploy-") as folder:
             file = Path(folder) / "prefect.yaml"
             file.write_text(rendered)
@@ -123,12 +127,23 @@ class _PrefectDeploy:
             )
         if done.returncode != 0:
             raise DeployFailed(f"`prefect deploy --all` failed:\n{done.stdout[-3000:].strip()}")
-        # It ends well too when it has skipped a file that it cannot read.
         for one in self._deployed:
-            differs = differences(self._client, self._project, one, read(self._client, one.name))
-            if differs:
-                raise DeployFailed(
-                    f"`prefect deploy --all` ended well, and {one.name} still differs in {', '.join(differs)}. It "
-                    f"said:\n{done.stdout[-3000:].strip()}"
-                )
+            self._complete(one, done.stdout)
         self._done = True
+
+    def _complete(self, deployed: DeployedFlow, printed: str) -> None:
+        """Set what `prefect deploy` leaves alone in an existing deployment, and see that nothing differs any more."""
+        there = read(self._client, deployed.name)
+        if there is not None:
+            want = fields.wanted(self._project, deployed)
+            own = {"path": None, "enforce_parameter_schema": want["parameter schema is enforced"]}
+            if (there.path, there.enforce_parameter_schema) != tuple(own.values()):
+                self._client.update_deployment(there.id, DeploymentUpdate(**own))
+                there = read(self._client, deployed.name)
+        # It ends well too when it has skipped a file that it cannot read.
+        differs = differences(self._client, self._project, deployed, there)
+        if differs:
+            raise DeployFailed(
+                f"`prefect deploy --all` ended well, and {deployed.name} still differs in {', '.join(differs)}. It "
+                f"said:\n{printed[-3000:].strip()}"
+            )

@@ -123,7 +123,7 @@ class Project:
                     outputs[how["id"]] = {"stdout": str(self.folder)}
         return outputs
 
-    def render(self, names: Sequence[str], *, with_schedules: Sequence[str]) -> str:
+    def render(self, names: Sequence[str], *, new: Sequence[str], paused: Sequence[str] = ()) -> str:
         """A prefect.yaml of the deployments called `names`, for this environment.
 
         Prefect writes the value of a block into the deployment where it finds a reference to it; in here references
@@ -131,8 +131,9 @@ class Project:
 
         Args:
             names: which deployments it holds.
-            with_schedules: those of them that keep their schedules in it. Prefect replaces all schedules of an existing
-                deployment when one of them has no slug, a person's too; so those of an existing one are left out.
+            new: those of them that the server does not have. Prefect replaces all schedules of an existing deployment
+                when one of them has no slug, a person's too; so only a new one gets its schedules by this file.
+            paused: those that a person has paused. Prefect sets them going again, unless it is told.
         """
         references: list[str] = []
         chosen = []
@@ -140,8 +141,10 @@ class Project:
             if one.name in names:
                 pool = late.held_back(self.environment.work_pool(one.name), references)
                 entry = {**one.written, "work_pool": pool}
-                if one.name not in with_schedules:
+                if one.name not in new:
                     entry.pop("schedules", None)
+                if one.name in paused:
+                    entry.setdefault("paused", True)
                 if one.triggers:
                     entry["triggers"] = one.triggers
                 if self.environment.pull is not None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from sqlalchemy import Engine, create_engine
 
 from deployments import schedules
@@ -16,6 +17,10 @@ from deployments.demo.weather_api import WeatherApi
 from deployments.prefect_server import PrefectServer, Worker
 from deployments.processes import leftovers
 from tasks.settings import url_variable
+from tests.deployments.trial.project import Trial
+
+CANARY = "canary-0815-of-a-secret"
+"""A secret that must not turn up anywhere."""
 
 _SCHEDULE_OFTEN = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
 """The scheduler looks for runs to create once a minute, unless it is told to."""
@@ -71,3 +76,15 @@ def worker(prefect_server: PrefectServer, sources: Sources) -> Iterator[Worker]:
     schedules.pause(prefect_server.client)
     with Worker(prefect_server, {url_variable("weather_api"): sources.weather_api.url}) as running:
         yield running
+
+
+@pytest.fixture
+def trial(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
+    """A project of its own, deployed in this process; the server holds nothing of it before and after."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api_url)
+    monkeypatch.setenv("TIDEGATE_SECRET_TRIAL_KEY", CANARY)
+    monkeypatch.setenv("TIDEGATE_TRIAL_WAREHOUSE_URL", f"postgresql+psycopg://loader:{CANARY}@db.example/warehouse")
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        made = Trial(tmp_path, prefect_server.client)
+        yield made
+        made.remove()

@@ -28,13 +28,16 @@ java := openjdk-17-jre-headless
 # root for that, only apt's lists.
 nginx := nginx
 
-.PHONY: help demo test test-debian test-all test-slow debian debezium lint hadolint lock clean
+.PHONY: help demo deploy test test-debian test-all test-slow debian debezium lint hadolint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## load a week of real flights through deployed flows, and show what happened
 	@$(bin)/tidegate demo
+
+deploy: .venv/ready ## apply prefect.yaml to the server that PREFECT_API_URL names; ENVIRONMENT=prod for another one
+	@$(bin)/tidegate deploy $(if $(ENVIRONMENT),--environment $(ENVIRONMENT))
 
 test: .venv/ready ## every quick test that needs Python alone
 	@$(pytest) -m "not slow and not $(debian-marks)"

@@ -87,7 +87,7 @@ def _of_the_pool(client: "SyncPrefectClient", project: Project) -> Iterator[str]
             elif late.referred(value) or value is None:
                 continue
             else:
-                for wrong in schema_errors({name: value}, {**schema, "required": []}):
+                for wrong in schema_errors({name: value}, {**schema, "required": []}, preprocess=False):
                     yield f"{where}: job variable {name}: {wrong.message}."
 
 

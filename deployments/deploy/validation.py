@@ -4,12 +4,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 from zoneinfo import ZoneInfo
 
 import prefect
 from prefect import Flow
-from pydantic import ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from deployments.deploy import fields, late, schedules
 from deployments.deploy.flows import DeployedFlow, load
@@ -128,24 +128,22 @@ def _invalid(flow: Flow[..., Any], what: str, values: dict[str, Any]) -> Iterato
         yield f"{what} {name!r} is not one of its flow's. Known are {one_of(known)}."
     for name in sorted(set(flow.parameters.required or []) - set(values)):
         yield f"{what} {name!r} has no value, and its flow no default for it. Give it one."
+    types = get_type_hints(flow.fn, include_extras=True)
     for name, value in values.items():
-        if name in known:
-            # One by one, so that each problem names its value; against the types, which know more than the schema.
-            others = {one: None for one in flow.parameters.required or [] if one != name}
-            problem = _refused(flow, name, {**others, name: value})
-            if problem:
-                yield f"{what} {name} is {value!r}: {problem}. Write a value that the flow takes."
+        problem = _refused(types[name], value) if name in known and name in types else ""
+        if problem:
+            yield f"{what} {name} is {value!r}: {problem}. Write a value that the flow takes."
 
 
-def _refused(flow: Flow[..., Any], name: str, values: dict[str, Any]) -> str:
+def _refused(annotation: Any, value: Any) -> str:
+    """What the type says of a value; the schema alone would let 2024-13-01 pass for a date."""
     try:
-        flow.validate_parameters(values)
-    except Exception as error:
-        # Prefect passes on pydantic's, or wraps it in one of its own.
-        cause = error if isinstance(error, ValidationError) else error.__cause__
-        if not isinstance(cause, ValidationError):
-            return str(error)
-        return "; ".join(one["msg"] for one in cause.errors() if not one["loc"] or one["loc"][0] == name)
+        # Not `flow.validate_parameters`, which logs every failure, with all values.
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        return _told(error)
+    except PydanticSchemaGenerationError:
+        return ""
     return ""
 
 
@@ -172,7 +170,7 @@ def _of_schedules(deployment: Deployment) -> Iterator[str]:
             schedules.timing(one)
         except ValueError as error:
             when = {key: value for key, value in one.items() if key in ("cron", "interval", "rrule")}
-            yield f'{where}: {when} is not understood ({_first_line(error)}). Write a cron such as "20 * * * *".'
+            yield f'{where}: {when} is not understood ({_told(error)}). Write a cron such as "20 * * * *".'
     for slug, count in Counter(slugs).items():
         if count > 1:
             yield f"{count} schedules have the slug {slug!r}. Give each its own."
@@ -183,10 +181,10 @@ def _of_triggers(deployment: Deployment) -> Iterator[str]:
         try:
             fields.TRIGGERS.validate_python(spec)
         except ValidationError as error:
-            yield f"trigger {spec['name']!r} is no automation ({_first_line(error)}). See Prefect's manual on triggers."
+            yield f"trigger {spec['name']!r} is no automation ({_told(error)}). See Prefect's manual on triggers."
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc'][-1:]))}: {one['msg']}" for one in error.errors()[:2])
-    return str(error).splitlines()[0]
+def _told(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    return "; ".join(": ".join([*map(str, one["loc"][-1:]), one["msg"]]) for one in error.errors()[:2])

@@ -1,7 +1,12 @@
 """`tidegate deploy` on a real server: what it says, what it does, and that a second one does nothing."""
 
 import pytest
-from prefect.client.schemas.actions import DeploymentUpdate, GlobalConcurrencyLimitUpdate, WorkPoolUpdate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import RunDeployment
@@ -11,6 +16,9 @@ from tests.deployments.trial.project import Trial
 from tests.deployments.trial.snapshot import held, stamps
 
 pytestmark = pytest.mark.prefect
+
+A_PERSONS = DeploymentScheduleCreate(schedule=CronSchedule(cron="1 1 1 1 *"))
+"""A schedule made in the UI has no slug."""
 
 FIRST = [
     ("create", "work pool", "trial", "type process"),
@@ -108,7 +116,7 @@ def test_schedules_are_set_right_one_by_one_and_a_persons_own_stays(deployed: Tr
     daily, often = sorted(there.schedules, key=lambda schedule: str(schedule.slug))
     client.update_deployment_schedule(there.id, daily.id, schedule=CronSchedule(cron="0 7 * * *", timezone="UTC"))
     client.update_deployment_schedule(there.id, often.id, active=True)
-    [mine] = client.create_deployment_schedules(there.id, [(CronSchedule(cron="1 1 1 1 *"), True)])
+    [mine] = client.create_deployment_schedules(there.id, [A_PERSONS])
     deployed.orders["description"] = "Orders, changed."
     deployed.orders["schedules"].append({"slug": "yearly", "rrule": "FREQ=YEARLY", "parameters": {"at_once": 3}})
     assert deployed.planned() == [
@@ -130,9 +138,8 @@ def test_what_left_the_file_is_deleted_and_strangers_stay(deployed: Trial) -> No
     client = deployed.client
     flow = client.read_flow_by_name("trial-sweep")
     strange = client.create_deployment(flow.id, "strange", tags=["other"], schedules=[])
-    [mine] = client.create_deployment_schedules(
-        client.read_deployment_by_name("trial-orders/orders").id, [(CronSchedule(cron="1 1 1 1 *"), True)]
-    )
+    orders = client.read_deployment_by_name("trial-orders/orders")
+    [mine] = client.create_deployment_schedules(orders.id, [A_PERSONS])
     kept = [*client.read_automations(), *client.read_automations_by_name("orders after shops")]
     deployed.written["deployments"] = [deployed.orders]
     deployed.orders["schedules"].pop()
@@ -154,7 +161,9 @@ def test_a_trigger_that_changed_or_left_the_file_is_followed_and_a_persons_autom
     client = deployed.client
     there = client.read_deployment_by_name("trial-orders/orders")
     mine = AutomationCore(
-        name="by hand", trigger=EventTrigger(expect={"shop.opened"}), actions=[RunDeployment(deployment_id=there.id)]
+        name="by hand",
+        trigger=EventTrigger(expect={"shop.opened"}),
+        actions=[RunDeployment(source="selected", deployment_id=there.id, parameters=None, job_variables=None)],
     )
     by_hand = client.create_automation(mine)
     deployed.orders["triggers"][0]["enabled"] = True

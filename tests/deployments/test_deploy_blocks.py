@@ -31,7 +31,7 @@ ALERTS = f"http://127.0.0.1:9/hooks/{CANARY}"
 
 def block_changes(trial: Trial) -> list[tuple[str, str, str]]:
     found = [one for one in trial.plan().changes if one.kind == "block"]
-    told = [(one.action, one.name, one.why) for one in found]
+    told: list[tuple[str, str, str]] = [(one.action, one.name, one.why) for one in found]
     Plan(found).apply(Console(file=io.StringIO()))
     assert [one for one in trial.plan().changes if one.kind == "block"] == []
     return told

@@ -24,7 +24,7 @@ def stamps(client: SyncPrefectClient) -> dict[str, Any]:
 def _raw(client: SyncPrefectClient) -> dict[str, Any]:
     deployments = [one for one in client.read_deployments() if NAME in one.tags]
     related = [client.read_resource_related_automations(f"prefect.deployment.{found.id}") for found in deployments]
-    raw = {
+    raw: dict[str, list[Any]] = {
         "pools": [one for one in client.read_work_pools() if one.name.startswith(NAME)],
         "blocks": [one for one in client.read_block_documents() if one.name in _BLOCK_NAMES],
         "limits": [one for one in everything(client.read_global_concurrency_limits) if one.name.startswith(NAME)],

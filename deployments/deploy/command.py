@@ -51,11 +51,11 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
             plan = make_plan(client, project)
         except httpx.HTTPError as error:
             raise DeployFailed(
-                f"The Prefect server {client.api_url} did not say what it holds ({type(error).__name__}: {error}). "
+                f"The Prefect server {_address(client)} did not say what it holds ({type(error).__name__}: {error}). "
                 "Nothing was touched. Check that it is up, and that PREFECT_API_URL and PREFECT_API_KEY are right."
             ) from None
         console.print(
-            f"{project.file.name}, environment {project.environment.name}, to {client.api_url}\n", highlight=False
+            f"{project.file.name}, environment {project.environment.name}, to {_address(client)}\n", highlight=False
         )
         plan.show(console)
         if dry_run:
@@ -63,6 +63,10 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
         elif plan.changes:
             plan.apply(console)
             console.print(f"Done: {plan.counts(done=True)}.", style="green", highlight=False)
+
+
+def _address(client: "SyncPrefectClient") -> str:
+    return str(client.api_url).rstrip("/")
 
 
 def make_plan(client: "SyncPrefectClient", project: Project) -> Plan:

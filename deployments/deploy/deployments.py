@@ -54,9 +54,14 @@ def changes(
     return [
         Change("update", KIND, one.name, together, ", ".join(differ[one.name]))
         if there[one.name] is not None
-        else Change("create", KIND, one.name, together, f"on {project.environment.pool}")
+        else Change("create", KIND, one.name, together, _place(one))
         for one in differing
     ]
+
+
+def _place(deployed: DeployedFlow) -> str:
+    slugs = [f", schedule {one['slug']}" for one in deployed.deployment.schedules]
+    return f"on {deployed.deployment.environment.pool}{''.join(slugs)}"
 
 
 def differences(

@@ -159,7 +159,7 @@ def _connections(client: "SyncPrefectClient", project: Project, needs: Needs, gi
         variable = settings.url_variable(connection)
         if variable not in given:
             found.notes.append(
-                f"{connection}: the job variables do not give {variable}, so the worker's environment has to have it."
+                f"{connection}: the job variables do not give {variable}, so the runs' own environment has to have it."
             )
 
 

@@ -25,8 +25,8 @@ FIRST = [
     ("create", "block", "sqlalchemy-connector/trial-warehouse", ""),
     ("create", "block", "secret/trial-key", ""),
     ("create", "limit", "trial-rate", "120 requests in 0:00:01"),
-    ("create", "deployment", "trial-orders/orders", "on trial"),
-    ("create", "deployment", "trial-sweep/sweep", "on trial"),
+    ("create", "deployment", "trial-orders/orders", "on trial, schedule daily, schedule often"),
+    ("create", "deployment", "trial-sweep/sweep", "on trial, schedule weekly"),
 ]
 
 

@@ -41,6 +41,7 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
         DeployFailed: the server refused or did not answer; what was done before stands.
     """
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
@@ -49,7 +50,7 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
     with get_client(sync_client=True) as client:
         try:
             plan = make_plan(client, project)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, PrefectException) as error:
             raise DeployFailed(
                 f"The Prefect server {_address(client)} did not say what it holds ({type(error).__name__}: {error}). "
                 "Nothing was touched. Check that it is up, and that PREFECT_API_URL and PREFECT_API_KEY are right."

@@ -12,11 +12,11 @@ from tasks.change_columns import BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSI
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError, RetriableError
 from tasks.state.dead_letters import identity_hash, rejected_schema
+from tasks.state.record import encode
 from tasks.state.staged import DELETED, ROW
 from tasks.transform.columns import as_frame, cast_column
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
 from tasks.transform.holding import set_apart
-from tasks.transform.record import encode
 
 _SIBLING = (1 << SIBLINGS) - 1
 _CHANGE = {BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON}

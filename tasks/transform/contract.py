@@ -18,6 +18,7 @@ from pandera.errors import SchemaError, SchemaErrors
 from tasks.change_columns import Clearing, Marker
 from tasks.column_types import UTC_TIMESTAMP, storable
 from tasks.errors import ContractError
+from tasks.state.record import encode, encode_records, record_types
 from tasks.state.staged import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
@@ -25,7 +26,6 @@ from tasks.transform.holding import FindUnheld, holds_everything, set_apart, tol
 from tasks.transform.logical_types import Json, Uuid
 from tasks.transform.lookup_join import Join, joined
 from tasks.transform.reasons import Reason
-from tasks.transform.record import encode, encode_records, record_types
 from tasks.transform.rules import UtcTimestamp, arrow_type, described, fingerprint, rules_only
 
 __all__ = ["SIBLINGS", "Contract", "Json", "Judged", "UtcTimestamp", "Uuid", "letters"]

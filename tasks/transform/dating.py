@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from tasks.change_columns import COMMITTED_AT, OPERATION, Clearing
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
+from tasks.state.record import encode
 from tasks.state.staged import CHANGED_AT, ROW
 from tasks.transform.changes import judge_changes
 from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
-from tasks.transform.record import encode
 
 _MARKERS = pa.array(["truncate", "snapshot"])
 

@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, case, delete, func
 
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.spool import Spool
+from tasks.state.record import encode
 from tasks.state.staged import ROW
 from tasks.transform.contract import SIBLINGS, letters
 from tasks.transform.reasons import Reason, reason
-from tasks.transform.record import encode
 
 _CHUNK = 1_000
 

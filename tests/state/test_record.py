@@ -7,7 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from tasks.transform.record import encode_records, record_types
+from tasks.state.record import encode_records, record_types
 from tests.properties.effort import Prove, effort
 
 

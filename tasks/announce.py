@@ -41,11 +41,12 @@ def announce_run(pipeline: Pipeline, report: RunReport) -> None:
         "covered_until": report.covered_until and report.covered_until.isoformat(),
     }
     counts = report.counts
-    emit(causes.RUN_COMMITTED, pipeline.name, body)
-    emit(causes.WINDOW_COVERED, pipeline.name, body)
     if counts.inserted or counts.updated or counts.deleted:
         emit(causes.DATASET_LANDED, pipeline.name, body)
-    announce_error_rate(pipeline, report.run_id, report.counted, body)
+    if not report.replays:
+        emit(causes.RUN_COMMITTED, pipeline.name, body)
+        emit(causes.WINDOW_COVERED, pipeline.name, body)
+        announce_error_rate(pipeline, report.run_id, report.counted, body)
     rows = [
         {"window": str(done.attempt.window), **done.entry.counts.as_dict(), "seconds": round(done.entry.seconds, 2)}
         for done in report.windows

@@ -7,6 +7,7 @@ from tasks.announce import say_clipped, say_stalled
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Derived, Feed, Resumable
+from tasks.extract.letters import LettersExtract
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
 from tasks.state.attempts import Kind
@@ -19,9 +20,9 @@ class Plan:
     """The windows of a run, in the order they are committed.
 
     Attributes:
-        kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not) or `changes` (a feed goes
-            on from its position, or a mart reads what changed upstream; its one window stands for as many chunks as
-            there are).
+        kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not), `changes` (a feed goes on
+            from its position, or a mart reads what changed upstream; its one window stands for as many chunks as there
+            are) or `replay` (dead letters are judged anew).
         windows: half-open, UTC.
         rest: they are what an earlier run left of its window; what has come since is still to be planned.
         complete: what does not come in is gone from the source, and goes from the target.
@@ -66,6 +67,8 @@ def plan(
         raise ConfigError(
             f"{pipeline.name}: a full refresh reads everything, and start and end a range: give one of the two."
         )
+    if isinstance(extract, LettersExtract):
+        return Plan("replay", (Window(),))
     if isinstance(extract, Feed):
         if explicit:
             raise ConfigError(

@@ -79,6 +79,11 @@ class RunReport:
         return sum(window.entry.warned for window in self.windows)
 
     @property
+    def replays(self) -> bool:
+        """Whether dead letters were judged anew, and nothing was read from the source."""
+        return any(window.attempt.kind == "replay" for window in self.windows)
+
+    @property
     def window(self) -> Window:
         """From the first window's start to the last one's end."""
         if not self.windows:
@@ -108,5 +113,9 @@ class RunReport:
         if self.skipped is not None and not self.windows:
             return self.skipped
         rate = f"error rate {self.counts.error_rate:.2%}"
-        of = "changes" if any(window.attempt.kind == "changes" for window in self.windows) else self.window
-        return f"{self.pipeline} {of}: {self.counts}, {rate}, {self.seconds:.1f} s"
+        of = (
+            str(self.windows[0].attempt)
+            if {window.attempt.kind for window in self.windows} & {"changes", "replay"}
+            else f"{self.pipeline} {self.window}"
+        )
+        return f"{of}: {self.counts}, {rate}, {self.seconds:.1f} s"

@@ -16,6 +16,7 @@ from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
+from tasks.extract.letters import LettersExtract
 from tasks.missing_right import remember_whose
 from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
@@ -99,7 +100,7 @@ class Run:
         # Only the first: what it leaves is of this refresh, and the next window builds on it.
         afresh = full_refresh
         for window in planned.windows:
-            what = f"{self.pipeline.name} {'changes' if planned.kind == 'changes' else window}"
+            what = str(Attempt(self.pipeline.name, self.pipeline.load.table, self.run_id, planned.kind, window))
             more, goal = True, None
             with contextlib.closing(Held()) as held:
                 while more:
@@ -173,6 +174,7 @@ class Run:
         """A source that is away, or an upstream, is told of in the ledger too, although no window was opened."""
         parts, extract = self.assembly, self.pipeline.extract
         kind: Kind = "changes" if parts.feed else "full" if extract.cursor is None else "incremental"
+        kind = "replay" if isinstance(extract, LettersExtract) else kind
         asked = Window.parse(start, end)
         attempt = Attempt(
             self.pipeline.name, self.pipeline.load.table, self.run_id, "explicit" if start or end else kind, asked

@@ -138,7 +138,7 @@ class WindowRun:
         home = self.parts.home(self.attempt.token, opened_at)
         if isinstance(extract, Feed):
             return extract.open(home, position)
-        passed = None if self.attempt.kind == "explicit" else seen.covered_until
+        passed = seen.covered_until if self.attempt.moves_watermark else None
         if isinstance(extract, Resumable):
             asked = Opening(
                 window=self.attempt.window,
@@ -228,7 +228,7 @@ class WindowRun:
             staged=self.staged,
             rejected=self.rejected,
             arrivals=arrivals,
-            seen=None if self.attempt.kind == "explicit" else seen,
+            seen=seen if self.attempt.moves_watermark else None,
             contract=parts.contract.fingerprint,
             abort_error_rate=parts.abort_error_rate,
             limit=parts.shrink_limit,

@@ -22,6 +22,7 @@ LAYERS = (
     ("flows",),
     (
         "tasks.steps",
+        "tasks.replay",
         "tasks.pipeline",
         "tasks.run",
         "tasks.admission",

@@ -102,8 +102,8 @@ class Commit:
         lock_target(connection, attempt.target)
         now = self.dialect.clock(connection)
         whole: Status = "partial" if arrivals.partial else "committed"
-        # A mart that had nothing to read says nothing of what others read.
-        idle = arrivals.unchanged and attempt.kind == "changes"
+        # A mart that had nothing to read says nothing of what others read, nor do letters that are read again.
+        idle = attempt.kind == "replay" or (arrivals.unchanged and attempt.kind == "changes")
         complete_attempt(connection, attempt, whole, None if idle else arrivals.read_at, now)
         self._check_staging(connection)
         # Of what did not come in no cursor tells when it went.

@@ -15,7 +15,7 @@ from tasks.errors import Fenced, Superseded
 from tasks.state.tables import runs, targets, windows
 from tasks.window import Window
 
-Kind = Literal["full", "incremental", "explicit", "changes", "watermark"]
+Kind = Literal["full", "incremental", "explicit", "changes", "replay", "watermark"]
 Status = Literal[
     "running", "committed", "partial", "refused", "failed", "fenced", "superseded", "crashed", "skipped", "moved"
 ]
@@ -44,7 +44,8 @@ class Attempt:
         target: the target table.
         run_id: the run it belongs to.
         kind: `full` (no cursor, or a full refresh), `incremental` (moves the watermark), `explicit` (does not) or
-            `changes` (a feed goes on from its position); `watermark` is none, but somebody who sets the watermark.
+            `changes` (a feed goes on from its position), `replay` (dead letters are judged anew); `watermark` is none,
+            but somebody who sets the watermark.
         window: what is read.
         token: unique.
     """
@@ -66,8 +67,14 @@ class Attempt:
         """Name of the table that holds the dead letters on their way in."""
         return _REJECTED + self.token
 
+    @property
+    def moves_watermark(self) -> bool:
+        """Whether the next run goes on where this one ends."""
+        return self.kind not in ("explicit", "replay")
+
     def __str__(self) -> str:
-        return f"{self.pipeline} {'changes' if self.kind == 'changes' else self.window}"
+        said = {"changes": "changes", "replay": "dead letters"}
+        return f"{self.pipeline} {said.get(self.kind, self.window)}"
 
 
 def open_attempt(connection: Connection, attempt: Attempt, owner: str, now: datetime, details: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Dead letters: rows that broke the contract or a reference, kept until a good version arrives."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -28,12 +31,14 @@ from sqlalchemy import (
 from tasks.column_types import TABLE_OPTIONS, UTC_TIMESTAMP, UtcDateTime, key_type, sql_type
 from tasks.dialects.dialect import Dialect
 from tasks.state.attempts import Attempt
+from tasks.state.letters import Wanted, letter_pages
 from tasks.state.staged import ROW, join_index
 from tasks.state.tables import dead_letters, runs
 from tasks.window import Window
 
 _NAMELESS = "record:"
 """Before the hash of a letter's record, where the row has no key."""
+_AT_ONCE = 1_000
 
 
 def rejected_schema(key: pa.Schema) -> pa.Schema:
@@ -213,3 +218,46 @@ def close_by_identity(
             .where(dead_letters.c.row_key == _NAMELESS + identity_hash(identity))
             .values(status="closed", closed_run_id=run_id, closed_at=now)
         )
+
+
+def close_as_seen(connection: Connection, letters: Iterable[tuple[int, int]], attempt: str, now: datetime) -> None:
+    """Close open letters, each as long as it has been seen as often as whoever read it was told.
+
+    Args:
+        connection: inside a commit.
+        letters: their numbers, and how often each had been seen.
+        attempt: the token of one in the ledger.
+        now: target clock.
+    """
+    run_id = connection.execute(select(runs.c.run_id).where(runs.c.attempt == attempt)).scalar_one()
+    closed = (
+        update(dead_letters)
+        .where(dead_letters.c.letter == bindparam("number"), dead_letters.c.times_seen == bindparam("times"))
+        .where(dead_letters.c.status == "open")
+        .values(status="closed", closed_run_id=run_id, closed_at=now)
+    )
+    rows = ({"number": number, "times": times} for number, times in letters)
+    while page := list(islice(rows, _AT_ONCE)):
+        connection.execute(closed, page)
+
+
+def discard(connection: Connection, wanted: Wanted, run_id: str, now: datetime) -> int:
+    """Close the open letters that are wanted, as `discarded`; how many.
+
+    Args:
+        connection: in a transaction.
+        wanted: which.
+        run_id: what the ledger knows it by.
+        now: target clock.
+    """
+    closed = (
+        update(dead_letters)
+        .where(dead_letters.c.letter == bindparam("number"), dead_letters.c.status == "open")
+        .values(status="discarded", closed_run_id=run_id, closed_at=now)
+    )
+    discarded = 0
+    for page in letter_pages(lambda: nullcontext(connection), wanted):
+        discarded += len(page)
+        if page:
+            connection.execute(closed, [{"number": row.letter} for row in page])
+    return discarded

@@ -2,21 +2,22 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from tasks.errors import ConfigError, one_of
 from tasks.state.tables import dead_letters
 from tasks.window import Window
 
-LetterStatus = Literal["open", "closed", "all"]
+LetterStatus = Literal["open", "closed", "discarded", "all"]
 
 _EXAMPLES = 2
 _AT_ONCE = 1_000
+_PAGE_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Letter:
         number: its number in this target database.
         pipeline: whose row it is.
         row_key: the row's key as text, or `record:` and a hash where it has none.
-        status: `open` or `closed`.
+        status: `open`, `closed` or `discarded`.
         run_id: the run that saw it last.
         window: which that read.
         cursor_value: the row's cursor.
@@ -66,7 +67,7 @@ class Wanted:
 
     Attributes:
         pipeline: whose.
-        status: `open`, `closed` or `all`.
+        status: `open`, `closed`, `discarded` or `all`.
         rule: only those that broke it, by its name as `reasons` has it.
         run_id: only those that this run saw last.
         since: only those seen at or after this time, UTC.
@@ -173,6 +174,26 @@ def read_letter(connection: Connection, number: int) -> Letter | None:
     """The letter of this number, or None where there is none."""
     row = connection.execute(select(dead_letters).where(dead_letters.c.letter == number)).mappings().one_or_none()
     return None if row is None else _letter(row)
+
+
+def letter_pages(
+    connect: Callable[[], contextlib.AbstractContextManager[Connection]], wanted: Wanted
+) -> Iterator[list[Row[Any]]]:
+    """All of them in the order of their numbers, page by page.
+
+    Args:
+        connect: a connection for one page: SQLite lets nobody write while somebody reads.
+        wanted: which.
+    """
+    last = -1
+    while True:
+        page = select(dead_letters).where(*wanted.conditions, dead_letters.c.letter > last)
+        with connect() as connection:
+            rows = connection.execute(page.order_by(dead_letters.c.letter).limit(_PAGE_ROWS)).all()
+        if not rows:
+            return
+        last = rows[-1].letter
+        yield [row for row in rows if wanted.broke(json.loads(row.reasons))]
 
 
 @contextlib.contextmanager

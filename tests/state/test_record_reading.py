@@ -70,7 +70,13 @@ def test_a_column_that_a_record_lacks_is_null() -> None:
 @effort(few=40, many=2_000)
 def test_whatever_is_written_is_read_back(prove: Prove) -> None:
     def claim(rows: list[dict[str, Any]]) -> None:
-        kinds = {"i": pa.int64(), "f": pa.float64(), "s": pa.string(), "b": pa.binary(), "at": pa.timestamp("us", "UTC")}
+        kinds = {
+            "i": pa.int64(),
+            "f": pa.float64(),
+            "s": pa.string(),
+            "b": pa.binary(),
+            "at": pa.timestamp("us", "UTC"),
+        }
         raw = pa.Table.from_pylist(rows, pa.schema(list(kinds.items())))
         assert again(raw).to_pylist() == raw.to_pylist()
 

@@ -1,0 +1,161 @@
+"""Replay: the open dead letters of a pipeline, judged by what transform, schema and references say today."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from tasks.assembly import Assembly
+from tasks.declaration import Pipeline
+from tasks.errors import ConfigError
+from tasks.extract.feed import Derived, Feed
+from tasks.extract.letters import LettersExtract
+from tasks.overrides import Overrides
+from tasks.report import RunReport
+from tasks.run import Run
+from tasks.state.attempts import Attempt, new_token, record_unplanned
+from tasks.state.dead_letters import discard
+from tasks.state.letters import Wanted, letter_pages
+from tasks.state.schema import ensure_schema
+from tasks.transform.changes import judge_changes
+from tasks.transform.whole_window import WholeWindow
+from tasks.window import Window, joined_windows
+
+# What is bad still does not keep the rest from being loaded: nothing comes in that is not bad already.
+_NO_LIMIT = Overrides("dead letters are replayed", abort_error_rate=1, ignore_bounds=True)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a replay would do, as far as it can be told without doing it.
+
+    Attributes:
+        pipeline: whose letters.
+        passing: rows that the contract would let through; references and rules over the window are not asked.
+        failing: rows that it would reject.
+        windows: what would be read again instead, where records alone are not enough.
+    """
+
+    pipeline: str
+    passing: int = 0
+    failing: int = 0
+    windows: tuple[Window, ...] = field(default=())
+
+
+def replay_letters(pipeline: Pipeline, wanted: Wanted | None = None) -> list[RunReport]:
+    """Load what passes today; its letters are closed by the run, and what is bad still stays open.
+
+    The records are judged and loaded by the pipeline's own strategy, in one commit, so that an older version never
+    replaces a newer one. Where a record is not enough (see `needs_source`), the windows that the letters came in are
+    run again.
+
+    Args:
+        pipeline: whose letters.
+        wanted: which of them; None is all that are open.
+
+    Returns:
+        The report of each run: one, or one for each window; none where no letter is open.
+
+    Raises:
+        ConfigError: letters of another pipeline, or closed ones.
+        TidegateError: see `tasks.errors`; the letters are what they were.
+    """
+    asked = _asked(pipeline, wanted)
+    windows = _windows(pipeline, asked)
+    if needs_source(pipeline) is None:
+        letters = replace(pipeline, extract=_letters(pipeline, asked), bounds=(), depends_on=())
+        return [Run(letters, _NO_LIMIT).run(None, None)] if windows else []
+    return [
+        Run(pipeline).run(window.start, window.end, full_refresh=window == Window())
+        for window in joined_windows(windows)
+    ]
+
+
+def rehearse_replay(pipeline: Pipeline, wanted: Wanted | None = None) -> Rehearsal:
+    """What `replay_letters` would do; nothing is written.
+
+    Raises:
+        TidegateError: see `replay_letters`.
+    """
+    asked = _asked(pipeline, wanted)
+    if needs_source(pipeline) is not None:
+        return Rehearsal(pipeline.name, windows=tuple(joined_windows(_windows(pipeline, asked))))
+    letters = _letters(pipeline, asked)
+    contract = Assembly(replace(pipeline, extract=letters)).contract
+    judge = partial(judge_changes, contract) if letters.tells_deletes else contract.judge
+    passing = failing = 0
+    for batch in letters.batches(Window()):
+        judged = judge(batch, 0)
+        passing += judged.valid.num_rows
+        failing += judged.rejected.num_rows
+    return Rehearsal(pipeline.name, passing, failing)
+
+
+def discard_letters(pipeline: Pipeline, reason: str, wanted: Wanted | None = None) -> int:
+    """Close letters that nobody will mend; the ledger keeps how many, and why.
+
+    A row that comes in bad again opens its letter again.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ConfigError: no reason, letters of another pipeline, or closed ones.
+        TidegateError: see `tasks.errors`.
+    """
+    if not reason.strip():
+        raise ConfigError(f"{pipeline.name}: dead letters are discarded for a reason; write it down.")
+    asked, parts = _asked(pipeline, wanted), Assembly(pipeline)
+    attempt = Attempt(pipeline.name, pipeline.load.table, new_token(), "replay", Window())
+    with parts.target_errors(pipeline.name):
+        ensure_schema(parts.engine, parts.dialect)
+        with parts.dialect.transaction(parts.engine) as connection:
+            now = parts.dialect.clock(connection)
+            discarded = discard(connection, asked, attempt.run_id, now)
+            if discarded:
+                said = f"{discarded:,} dead letters were discarded: {reason}"
+                record_unplanned(connection, attempt, said, now, parts.details(), "skipped")
+    return discarded
+
+
+def needs_source(pipeline: Pipeline) -> str | None:
+    """Why the records of dead letters are not enough to replay them, so that windows are read again; else None."""
+    load, extract = pipeline.load, pipeline.extract
+    name = type(load).__name__
+    if isinstance(extract, Derived):
+        return "it is made of other tables"
+    if load.deletes_absent:
+        return f"{name} takes what does not come in for deleted"
+    if isinstance(pipeline.transform, WholeWindow):
+        return "its transform sees whole windows"
+    if isinstance(extract, Feed):
+        # A row of a snapshot has the time of that, which no record keeps.
+        undated = load.dated and Assembly(pipeline).contract.time_cursor is None
+        return f"{name} keeps times, and its records need not have one" if undated else None
+    return None if extract.cursor is not None else f"{extract.dataset!r} is read whole, without a cursor"
+
+
+def _asked(pipeline: Pipeline, wanted: Wanted | None) -> Wanted:
+    asked = wanted or Wanted(pipeline.name)
+    if asked.pipeline != pipeline.name:
+        raise ConfigError(f"{pipeline.name}: these are dead letters of {asked.pipeline!r}.")
+    if asked.status != "open":
+        raise ConfigError(
+            f"{pipeline.name}: only open dead letters can be replayed or discarded, not {asked.status!r}."
+        )
+    return asked
+
+
+def _letters(pipeline: Pipeline, wanted: Wanted) -> LettersExtract:
+    extract = pipeline.extract
+    tells_deletes = isinstance(extract, Feed) or extract.tells_deletes
+    return LettersExtract(pipeline.load.connection, wanted, extract.cursor, tells_deletes)
+
+
+def _windows(pipeline: Pipeline, wanted: Wanted) -> set[Window]:
+    """The windows that the letters were seen in last."""
+    parts = Assembly(pipeline)
+    with parts.target_errors(pipeline.name):
+        ensure_schema(parts.engine, parts.dialect)
+        with parts.engine.connect() as connection:
+            pages = letter_pages(lambda: nullcontext(connection), wanted)
+            return {Window(row.window_start, row.window_end) for page in pages for row in page}

@@ -5,7 +5,7 @@ A module imports what it works with inside its functions, so that `tidegate --he
 
 import typer
 
-from deployments.commands import ddl, dead_letters, demo, deploy, doctor, grants, preview, run, runs, status, watermark
+from deployments.commands import ddl, dead_letters, demo, deploy, doctor, grants, preview, replay, run, runs, status, watermark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,5 +30,7 @@ app.command()(runs.runs)
 app.command("run-info")(runs.run_info)
 app.command()(doctor.doctor)
 app.command()(grants.grants)
+dead_letters.app.command()(replay.replay)
+dead_letters.app.command()(replay.discard)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(watermark.app, name="watermark")

@@ -15,6 +15,7 @@
     │   └── HistoryError              versions of a key overlap or leave a gap: nothing was written
     ├── GraphFailed                 some pipelines of a graph failed; the others were carried out
     ├── WatchFailed                 some pipelines could not be measured; the others were
+    ├── ReplayFailed                dead letters of some pipelines could not be replayed; those of the others were
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -122,6 +123,10 @@ class GraphFailed(TidegateError):
 
 class WatchFailed(TidegateError):
     """How some pipelines are could not be measured, and all others were. See to what did not answer."""
+
+
+class ReplayFailed(TidegateError):
+    """Dead letters of some pipelines could not be replayed; those of the others were."""
 
 
 class Refusal(TidegateError):

@@ -23,6 +23,7 @@ LAYERS = (
     (
         "tasks.steps",
         "tasks.replay",
+        "tasks.replay_run",
         "tasks.pipeline",
         "tasks.run",
         "tasks.admission",

@@ -101,7 +101,7 @@ def _recent(connection: Connection, mine: ColumnElement[bool], wanted: int) -> t
     names = ("extracted", "added", "rejected", "reread", "reread_rejected")
     attempts = (
         select(runs.c.run_id, runs.c.started_at, *(runs.c[name] for name in names))
-        .where(mine, runs.c.status.in_(("committed", "partial")), runs.c.kind != "explicit")
+        .where(mine, runs.c.status.in_(("committed", "partial")), runs.c.kind.not_in(("explicit", "replay")))
         .order_by(runs.c.started_at.desc())
         .limit(_MOST_ATTEMPTS)
         .subquery("attempts")

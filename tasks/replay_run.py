@@ -1,0 +1,81 @@
+"""`replay_pipelines`: the dead letters of several pipelines replayed, one pipeline after another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.counts import Counts
+from tasks.declaration import Pipeline
+from tasks.errors import ReplayFailed, TidegateError, redact
+from tasks.observe.artifacts import show_report
+from tasks.observe.context import logger
+from tasks.replay import replay_letters
+from tasks.report import RunReport
+from tasks.state.letters import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of the letters of one pipeline.
+
+    Attributes:
+        pipeline: its name.
+        runs: the runs that judged them anew; none where no letter was open.
+        problem: why that failed, or None.
+    """
+
+    pipeline: str
+    runs: Sequence[RunReport] = ()
+    problem: str | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """The sum over its runs."""
+        return sum((run.counts for run in self.runs), Counts())
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a table shows it."""
+        return {"pipeline": self.pipeline, "runs": len(self.runs), **self.counts.as_dict(), "problem": self.problem}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What became of the letters of each pipeline, in the order in which these were given."""
+
+    replayed: tuple[Replayed, ...]
+
+    def __str__(self) -> str:
+        told = [f"{one.pipeline}: {one.problem or one.counts}" for one in self.replayed if one.runs or one.problem]
+        return "; ".join(told) or "no dead letter is open"
+
+
+def replay_pipelines(name: str, pipelines: Sequence[Pipeline], rule: str | None = None) -> ReplayReport:
+    """Replay the open dead letters of every pipeline; one that fails keeps none of the others.
+
+    Inside a flow run the table of all is an artifact `etl-<name>`.
+
+    Args:
+        name: of the whole.
+        pipelines: whose letters, those first that others refer to.
+        rule: only those that broke it.
+
+    Raises:
+        ReplayFailed: some failed, after all others were replayed.
+    """
+    report = ReplayReport(tuple(_replayed(pipeline, rule) for pipeline in pipelines))
+    show_report(name, [one.row for one in report.replayed], str(report))
+    problems = [f"{one.pipeline}: {one.problem}" for one in report.replayed if one.problem is not None]
+    if problems:
+        raise ReplayFailed(f"{name}: {len(problems)} of {len(pipelines)} pipelines failed. {'; '.join(problems)}")
+    return report
+
+
+def _replayed(pipeline: Pipeline, rule: str | None) -> Replayed:
+    try:
+        return Replayed(pipeline.name, replay_letters(pipeline, Wanted(pipeline.name, rule=rule)))
+    # Whatever it is, the letters of the other pipelines are to be replayed.
+    except Exception as error:
+        problem = redact(str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}")
+        logger().error("%s: its dead letters could not be replayed. %s", pipeline.name, problem)
+        return Replayed(pipeline.name, problem=problem)

@@ -153,6 +153,22 @@ def test_letters_of_a_feed_are_replayed_as_the_changes_they_were(databases: Data
     assert run_pipeline(feed).counts.extracted == 0, "the feed goes on where it was"
 
 
+def test_a_run_that_goes_on_meanwhile_is_not_superseded(sqlite: Databases) -> None:
+    """It has no cursor, so that what was read later than it would count: but a replay reads nothing new."""
+    feed = replace(ORDERS, extract=TriggerExtract("source", "orders", key=["id"]))
+    put(sqlite.source, [order(1, amount=-1)])
+    run_pipeline(feed)
+    put(sqlite.source, [order(2)])
+    replayed = []
+
+    def meanwhile(raw: pd.DataFrame) -> pd.DataFrame:
+        replayed.extend(replay_letters(lenient(feed)))
+        return raw
+
+    assert run_pipeline(replace(feed, transform=meanwhile)).counts.inserted == 1
+    assert (len(replayed), amounts(sqlite)) == (1, {1: 1.0, 2: 1.0})
+
+
 def test_letters_of_a_snapshot_difference_are_replayed_though_their_rows_have_not_changed(sqlite: Databases) -> None:
     difference = replace(ORDERS, extract=SnapshotDiff("source", "orders", key=["id"]))
     put(sqlite.source, [order(1, amount=-1)])

@@ -14,7 +14,7 @@ from tasks.extract.triggers import TriggerExtract
 from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.scd2 import Scd2
-from tasks.pipeline import Pipeline, References, WholeWindow, run_pipeline
+from tasks.pipeline import Pipeline, References, Sla, WholeWindow, run_pipeline
 from tasks.replay import Rehearsal, discard_letters, needs_source, rehearse_replay, replay_letters
 from tasks.state.letters import Wanted
 from tasks.state.tables import dead_letters, runs
@@ -64,7 +64,7 @@ def test_what_is_bad_still_stays_open_and_keeps_nothing_else_from_being_loaded(s
     def mended(raw: pd.DataFrame) -> pd.DataFrame:
         return raw.assign(amount=raw["amount"].where(raw["customer"].isna(), 5.0))
 
-    [report] = replay_letters(replace(ORDERS, transform=mended))
+    [report] = replay_letters(replace(ORDERS, transform=mended, sla=Sla(abort_error_rate=0.1)))
     assert (report.counts.inserted, report.counts.rejected) == (1, 9)
     assert amounts(sqlite) == {0: 5.0}
     assert [status for _, status in letters(sqlite)] == ["closed"] + ["open"] * 9

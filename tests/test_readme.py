@@ -80,6 +80,6 @@ def test_the_demo_it_shows_has_the_columns_of_the_real_one() -> None:
     from deployments.demo.report import Report
 
     output = StringIO()
-    Report([], 0.0).show(Console(file=output, width=80))
+    Report([], [], 0.0).show(Console(file=output, width=80))
     shown = _between("```text\n", "```").splitlines()[:2]
     assert [line.split() for line in output.getvalue().splitlines()[:2]] == [line.split() for line in shown]

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Engine, select
 
+from deployments.demo.inbox import Message
 from tasks.counts import Counts
 from tasks.errors import TidegateError
 from tasks.state.tables import runs
@@ -90,22 +92,25 @@ class Report:
 
     Attributes:
         acts: what happened, each with its runs, in order.
+        alerts: what came in, in order.
         seconds: from start to end, everything included.
     """
 
     acts: Sequence[tuple[str, Sequence[RunFigures]]]
+    alerts: Sequence[Message]
     seconds: float
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""
         content = {
             "runs": [run.as_dict() for _, figures in self.acts for run in figures],
+            "alerts": [asdict(alert) for alert in self.alerts],
             "seconds": round(self.seconds, 1),
         }
         file.write_text(json.dumps(content, indent=2) + "\n")
 
     def show(self, console: Console) -> None:
-        """Print it as people read it, act by act."""
+        """Print it as people read it, act by act, and the alerts as they came in."""
         console.print(_table(header=True))
         for title, figures in self.acts:
             console.print(f"[bold]{title}[/bold]", highlight=False)
@@ -120,6 +125,9 @@ class Report:
                     f"{run.counts.error_rate:.2%}",
                 )
             console.print(table)
+        for alert in self.alerts:
+            console.print(f"\n[bold]{escape(alert.subject)}[/bold]", highlight=False)
+            console.print(alert.body.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(*, header: bool) -> Table:

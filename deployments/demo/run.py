@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.demo.home import clear, sole_user, take_down
+from deployments.demo.inbox import Message
 from deployments.demo.progress import Progress
 from deployments.demo.report import Report, RunFigures, read_figures
 from deployments.demo.stack import Stack
@@ -26,7 +27,12 @@ REPORT = FOLDER / "demo-report.json"
 
 _FIRST_WEEK = datetime(2013, 1, 8, tzinfo=UTC)
 _NEXT_DAY = datetime(2013, 1, 9, tzinfo=UTC)
+_DAYS_LATER = datetime(2013, 1, 12, tzinfo=UTC)
 _REPLAYED = {"start": "2013-01-02", "end": "2013-01-05"}
+_STRICT = {**_REPLAYED, "overrides": '{"reason": "the demo", "on_missing": {"tailnum": "reject"}}'}
+"""A tail number that the register lacks, 15 % of all, is only warned of; here it makes a flight a bad row."""
+
+_ALERT_SECONDS = 30.0
 
 
 def home() -> Path:
@@ -56,13 +62,14 @@ def run(console: Console, *, keep: bool) -> None:
         try:
             stack.start(_FIRST_WEEK)
             acts = list(_acts(stack, progress))
+            alerts = list(_alerts(stack, progress))
             if keep:
                 stack.keep()
                 kept = True
         finally:
             if not kept:
                 stack.stop()
-        report = Report(acts, time.monotonic() - began)
+        report = Report(acts, alerts, time.monotonic() - began)
         report.write(REPORT)
     console.print()
     report.show(console)
@@ -80,16 +87,19 @@ def stop(console: Console) -> None:
     console.print(f"Stopped {ended} programs." if ended else "Nothing of a demo runs here.")
 
 
+def _perform(stack: Stack, progress: Progress, title: str, *deployments: str, **parameters: str) -> list[DeployedRun]:
+    """Run deployments at once, and see all of them complete."""
+    with progress.step(f"{title}: prefect deployment run {' '.join(deployments)}"):
+        with ThreadPoolExecutor() as side:
+            started = list(side.map(lambda name: DeployedRun.start(stack.server, name, **parameters), deployments))
+        return all_completed(started)
+
+
 def _acts(stack: Stack, progress: Progress) -> Iterator[tuple[str, list[RunFigures]]]:
     """Run the deployments, act by act."""
 
     def perform(title: str, *deployments: str, **parameters: str) -> list[RunFigures]:
-        with progress.step(f"{title}: prefect deployment run {' '.join(deployments)}"):
-            with ThreadPoolExecutor() as side:
-                started = list(side.map(lambda name: DeployedRun.start(stack.server, name, **parameters), deployments))
-            runs = all_completed(started)
-        warehouse = connections.engine("warehouse")
-        return [read_figures(warehouse, run.id) for run in runs]
+        return _figures(_perform(stack, progress, title, *deployments, **parameters))
 
     title = "the first week"
     dimensions = perform(title, "airlines/airlines", "airports/airports", "planes/planes", "bookings/bookings")
@@ -107,6 +117,26 @@ def _acts(stack: Stack, progress: Progress) -> Iterator[tuple[str, list[RunFigur
 
     title = "{start} to {end} again: nothing changes".format(**_REPLAYED)
     yield title, perform(title, "flights/flights", **_REPLAYED)
+
+    title = "the same, unknown tail numbers taken for errors: an alert"
+    yield title, perform(title, "flights/flights", **_STRICT)
+
+
+def _alerts(stack: Stack, progress: Progress) -> Iterator[Message]:
+    """What the acts have raised, and what a source raises that nobody has read for days, as they came in."""
+    with progress.step("the alert: flights: error-rate"):
+        message = stack.inbox.wait_for("flights: error-rate", _ALERT_SECONDS)
+    yield message
+    stack.replay_to(_DAYS_LATER)
+    _perform(stack, progress, "nothing has run since", "watch/watch")
+    with progress.step("the alert: flights: freshness"):
+        message = stack.inbox.wait_for("flights: freshness", _ALERT_SECONDS)
+    yield message
+
+
+def _figures(runs: list[DeployedRun]) -> list[RunFigures]:
+    warehouse = connections.engine("warehouse")
+    return [read_figures(warehouse, run.id) for run in runs]
 
 
 def _require_extra() -> None:
@@ -141,6 +171,7 @@ def _say_where_to_look(console: Console, running: Stack | None) -> None:
         lines |= {
             "UI": running.server.ui_url,
             "Weather API": f"{running.weather_api.url}/weather",
+            "Alerts": str(running.inbox.file.relative_to(Path.cwd())),
             "Warehouse": running.server.cluster.url("warehouse", "postgresql"),
             "Commands": f"export PREFECT_API_URL={running.server.api_url} TIDEGATE_HOME={home()}",
             "Stop it": f"{command} --stop",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deployments import schedules
 from deployments.demo import replay
+from deployments.demo.inbox import Inbox
 from deployments.demo.progress import Progress
 from deployments.demo.weather_api import WeatherApi
 from deployments.prefect_server import PrefectServer, Worker
@@ -29,6 +30,7 @@ class Stack:
         self._weather_file = home / "weather.db"
         self.server = PrefectServer(home)
         self.weather_api = WeatherApi(home, self._weather_file)
+        self.inbox = Inbox(home)
         self._worker = Worker(self.server, {url_variable("weather_api"): self.weather_api.url})
 
     def start(self, clock: datetime) -> None:
@@ -43,10 +45,11 @@ class Stack:
         with ThreadPoolExecutor() as side:
             sources = side.submit(self._start_sources, clock)
             with self._progress.step("Prefect server"):
+                self.inbox.start()
                 self.server.start()
             self._worker.start()
-            with self._progress.step("work pool and deployments of prefect.yaml"):
-                self.server.deploy()
+            with self._progress.step("tidegate deploy: work pool, deployments, alerts"):
+                self.server.deploy(environment={"TIDEGATE_ALERTS_URL": self.inbox.url})
                 # A run that a schedule starts in between would take rows from those the demo tells about.
                 schedules.pause(self.server.client)
             sources.result()
@@ -65,6 +68,7 @@ class Stack:
         with uninterrupted(), self._progress.step("everything stopped"):
             self._worker.stop()
             self.server.stop()
+            self.inbox.stop()
             self.weather_api.stop()
             sweep(self.home)
             connections.dispose()

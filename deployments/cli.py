@@ -5,7 +5,20 @@ A module imports what it works with inside its functions, so that `tidegate --he
 
 import typer
 
-from deployments.commands import ddl, dead_letters, demo, deploy, doctor, grants, preview, replay, run, runs, status, watermark
+from deployments.commands import (
+    ddl,
+    dead_letters,
+    demo,
+    deploy,
+    doctor,
+    grants,
+    preview,
+    replay,
+    run,
+    runs,
+    status,
+    watermark,
+)
 
 app = typer.Typer(
     no_args_is_help=True,

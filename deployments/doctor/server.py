@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deployments import work_pool
 from deployments.doctor.connections import connections_of
 from deployments.doctor.finding import Finding
-from deployments.prefect_server import PROJECT
+from deployments.prefect_server import POOL, PROJECT
 from tasks import settings
 from tasks.errors import redact
 from tasks.pipeline import Pipeline
@@ -61,7 +60,7 @@ def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
             there = {deployment.name: deployment for deployment in _every_deployment(client)}
             # Which of the environments this server is, its deployments tell.
             pools = {there[one["name"]].work_pool_name for one in declared if one["name"] in there} - {None}
-            for name in sorted(pools) or [work_pool.NAME]:
+            for name in sorted(pools) or [POOL]:
                 yield from _pool(client, name)
             yield from _deployments(declared, there)
             yield from _automations(client, pipelines)

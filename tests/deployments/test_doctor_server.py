@@ -12,11 +12,11 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect_sqlalchemy import SqlAlchemyConnector
 
-from deployments import schedules, work_pool
+from deployments import schedules
 from deployments.doctor.finding import Finding
 from deployments.doctor.server import examine_server
 from deployments.pipelines import every
-from deployments.prefect_server import PrefectServer, Worker
+from deployments.prefect_server import POOL, PrefectServer, Worker
 from deployments.standing import next_runs
 
 pytestmark = pytest.mark.prefect
@@ -75,11 +75,11 @@ def test_a_deployment_that_is_not_there_is_told(server: PrefectServer) -> None:
 
 def test_a_schedule_that_is_off_and_a_paused_pool_are_told(server: PrefectServer) -> None:
     schedules.pause(server.client)
-    server.client.update_work_pool(work_pool.NAME, WorkPoolUpdate(is_paused=True))
+    server.client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
     try:
         seen = found()
     finally:
-        server.client.update_work_pool(work_pool.NAME, WorkPoolUpdate(is_paused=False))
+        server.client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
     assert seen["deployment flights"].verdict == "warn"
     assert "hourly is not active" in seen["deployment flights"].text
     assert seen["work pool tidegate"].verdict == "fail"

@@ -18,7 +18,7 @@ def list_(
         str | None, typer.Option(help="Only those that this run saw last: its id, its beginning, or a flow run's id.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only those seen since this time, ISO 8601, UTC.")] = None,
-    status: Annotated[str, typer.Option(help="open, closed or all.")] = "open",
+    status: Annotated[str, typer.Option(help="open, closed, discarded or all.")] = "open",
     limit: Annotated[int, typer.Option(help="How many letters are listed, the newest first.", min=0)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

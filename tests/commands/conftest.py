@@ -15,6 +15,12 @@ Declare = Callable[[str, str], None]
 
 
 @pytest.fixture
+def state_tables() -> bool:
+    """No: what makes and what reads the state tables is part of what the commands claim."""
+    return False
+
+
+@pytest.fixture
 def tidegate() -> Tidegate:
     """Calls the command in this process: `tidegate("runs", "orders")`."""
 

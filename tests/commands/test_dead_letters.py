@@ -70,7 +70,7 @@ def test_only_those_asked_for_are_listed(letters: Databases, tidegate: Tidegate)
     assert rows("--run", run_id[:8]) == ["3", "4"]
     assert rows("--limit", "0") == []
     refused = tidegate("dead-letters", "list", "orders", "--status", "lost")
-    assert refused.exit_code == 1 and "'open', 'closed' or 'all'" in refused.stderr
+    assert refused.exit_code == 1 and "'open', 'closed', 'discarded' or 'all'" in refused.stderr
 
 
 def test_what_is_printed_fits_the_screen_and_moves_no_cursor(letters: Databases, tidegate: Tidegate) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.alerts import heartbeat
 from deployments.processes import Process, ProcessFailed, answers, free_port
 from tasks.embedded import EmbeddedPostgres
 
@@ -48,6 +49,16 @@ class PrefectServer(Process):
                 "PREFECT_HOME": str(home.absolute() / "prefect"),
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.cluster.url(_DATABASE, "postgresql+asyncpg"),
                 "PREFECT_SERVER_UI_API_URL": self.api_url,
+                # At the default they are in memory, and a restart of the server crashes every run that holds a slot of
+                # its deployment's concurrency limit.
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+                # At the default it holds back what belongs to runs that were under way when it was restarted.
+                "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "deployments.event_order",
+                # What the links in alerts begin with.
+                "PREFECT_UI_URL": self.ui_url,
+                # After this time the server forgets what an automation waited for, in vain or not; at the default of a
+                # minute, what became due while it was down would never be told.
+                "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P1D",
                 "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                 **(environment or {}),
             },
@@ -152,6 +163,7 @@ class Worker(Process):
             server.home,
             {
                 **server.client_environment,
+                **heartbeat.ENVIRONMENT,
                 "PREFECT_WORKER_QUERY_SECONDS": str(query_seconds),
                 **(environment or {}),
             },

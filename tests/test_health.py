@@ -101,6 +101,7 @@ def test_where_nothing_was_ever_covered_freshness_goes_by_the_first_run(sqlite: 
     assert one.breached and one.text.startswith("Nothing is known to be loaded whole, and the first run was ")
 
 
+@pytest.mark.parametrize("state_tables", [False])
 def test_a_target_without_a_ledger_says_so(sqlite: Databases) -> None:
     health = measure(at(0, max_freshness=DAY), sqlite.target)
     assert (health.vitals, health.findings) == (None, ())

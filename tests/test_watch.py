@@ -51,6 +51,7 @@ def test_one_database_that_does_not_answer_stops_no_other_pipeline(
     assert "first could not be measured, and all others are." in caplog.text
 
 
+@pytest.mark.parametrize("state_tables", [False])
 def test_a_target_without_a_ledger_is_told_and_no_failure(sqlite: Databases) -> None:
     report = watch_pipelines("watch", [ORDERS])
     assert report["orders"].row["message"] == (

@@ -7,7 +7,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.alerts.causes import Severity
 from tasks.errors import ConfigError
-from tasks.settings import connection_url
+from tasks.settings import alerts_url
 
 EVERYTHING: Final = "tidegate-alerts"
 """Name of the block that every alert goes to."""
@@ -28,7 +28,7 @@ class Recipients:
     @property
     def expected(self) -> bool:
         """Whether there is one, or the environment says what to make it of: then an alert can be delivered."""
-        return EVERYTHING in self._known or connection_url("alerts") is not None
+        return EVERYTHING in self._known or alerts_url() is not None
 
     def known(self, severity: Severity) -> UUID:
         """Id of the block for alerts of that severity, or of none."""

@@ -8,6 +8,7 @@ import httpx
 from rich.console import Console
 
 from deployments.alerts import automations
+from deployments.alerts.recipients import EVERYTHING, Recipients
 from deployments.change import Change
 from deployments.deploy import blocks, deployments, ground, limits, pool, prune, schedules
 from deployments.deploy.failure import DeployFailed
@@ -16,7 +17,6 @@ from deployments.deploy.needs import Needs
 from deployments.deploy.plan import Plan
 from deployments.deploy.project import Project
 from deployments.deploy.validation import validate
-from tasks import settings
 from tasks.errors import ConfigError
 from tasks.pipeline import Pipeline
 
@@ -137,11 +137,9 @@ def _alerts(
     client: "SyncPrefectClient", pipelines: Sequence[Pipeline], operating: Sequence[str], pool: str, notes: list[str]
 ) -> list[Change]:
     """The automations that alert; without a block to send to, none is made that could not be delivered."""
-    changes = automations.changes(client, pipelines, operating, pool)
-    if blocks.alerts_block(client) is not None or settings.alerts_url() is not None:
-        return changes
-    notes.append(
-        f"No alert can be delivered: there is no notification block {blocks.ALERTS!r}. Set TIDEGATE_ALERTS_URL to a "
-        "webhook, or save a block of that name in the UI (Slack, e-mail, PagerDuty …), and deploy again."
-    )
-    return [change for change in changes if change.action == "delete"]
+    if not Recipients(client).expected:
+        notes.append(
+            f"No alert can be delivered: there is no notification block {EVERYTHING!r}. Set TIDEGATE_ALERTS_URL to a "
+            "webhook, or save a block of that name in the UI (Slack, e-mail, PagerDuty …), and deploy again."
+        )
+    return automations.changes(client, pipelines, operating, pool)

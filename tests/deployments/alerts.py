@@ -12,11 +12,10 @@ import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments import work_pool
 from deployments.alerts.automations import PREFIX, changes
 from deployments.alerts.recipients import EVERYTHING
 from deployments.deployed_run import DeployedRun
-from deployments.prefect_server import PROJECT, PrefectServer
+from deployments.prefect_server import POOL, PROJECT, PrefectServer
 from tasks.pipeline import Pipeline
 from tasks.settings import url_variable
 from tests.deployments import alarming
@@ -107,7 +106,7 @@ def send_to(server: PrefectServer, sink: Sink, name: str = EVERYTHING) -> None:
 
 def apply(server: PrefectServer, pipelines: Sequence[Pipeline], operating: Sequence[str] = ()) -> list[str]:
     """Bring the automations up to date, and say what that took."""
-    needed = changes(server.client, pipelines, operating, work_pool.NAME)
+    needed = changes(server.client, pipelines, operating, POOL)
     for change in needed:
         change.apply()
     return [f"{change.action} {change.name}" for change in needed]
@@ -142,7 +141,7 @@ def deploy(server: PrefectServer, folder: Path, names: Sequence[str], queue: str
                         "name": name,
                         "entrypoint": f"tests/deployments/{Path(alarming.__file__).name}:{name}",
                         "work_pool": {
-                            "name": work_pool.NAME,
+                            "name": POOL,
                             "work_queue_name": queue,
                             "job_variables": {"env": databases(server)},
                         },

@@ -5,18 +5,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
+import typer.main
 from prefect.server.utilities.user_templates import validate_user_template
 
 from deployments.alerts.causes import CAUSES, Cause, Watched, found_at
 from deployments.alerts.message import Message, spoken
+from deployments.cli import app
 from deployments.prefect_server import PROJECT
 from tasks.errors import remember_secret
 from tasks.pipeline import Sla
 from tests.orders import ORDERS
 
-COMMANDS = ("status", "runs", "run-info", "dead-letters", "doctor")
+COMMANDS = set(cast("Any", typer.main.get_command(app)).commands)
 """What the texts may name."""
 
 PROMISING = replace(
@@ -76,7 +79,7 @@ def test_every_message_names_who_what_and_where_to_look(message: Message) -> Non
     looks = re.search(r"^Look with: (.*)$", message.body, re.MULTILINE)
     assert looks is not None
     named = re.findall(r"tidegate ([a-z-]+)", looks[1])
-    assert named and set(named) <= set(COMMANDS)
+    assert named and set(named) <= COMMANDS
 
 
 def test_no_two_messages_have_the_same_dedup_key() -> None:

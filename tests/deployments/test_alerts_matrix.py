@@ -19,10 +19,9 @@ import pytest
 from prefect.events.filters import EventFilter, EventNameFilter
 from sqlalchemy import create_engine
 
-from deployments import work_pool
 from deployments.alerts.heartbeat import LOST_AFTER
 from deployments.deployed_run import DeployedRun
-from deployments.prefect_server import PrefectServer, Worker
+from deployments.prefect_server import POOL, PrefectServer, Worker
 from deployments.processes import leftovers
 from tasks.observe import causes
 from tasks.settings import url_variable
@@ -143,11 +142,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 def set_up(story: Story) -> None:
     server = story.server
-    work_pool.ensure(server.client)
+    server.prefect("work-pool", "create", POOL, "--type", "process")
     source = create_engine(alerts.databases(server)[url_variable("source")])
     put(source, [order(number) for number in range(10)])
     source.dispose()
-    server.client.create_work_queue("closed", work_pool_name=work_pool.NAME)
+    server.client.create_work_queue("closed", work_pool_name=POOL)
     server.client.update_work_queue(queue(server), is_paused=True)
     alerts.send_to(server, story.sink)
     # It is missed from the moment that its automations are there.
@@ -161,7 +160,7 @@ def apply(story: Story, but: str = "") -> None:
 
 
 def queue(server: PrefectServer) -> UUID:
-    return server.client.read_work_queue_by_name("closed", work_pool_name=work_pool.NAME).id
+    return server.client.read_work_queue_by_name("closed", work_pool_name=POOL).id
 
 
 def begin(story: Story) -> None:
@@ -174,7 +173,7 @@ def begin(story: Story) -> None:
 def lose_a_machine(story: Story, doomed: Worker) -> None:
     """A worker is killed, with the run that it has, while another is alive."""
     read = story.server.client.read_workers_for_work_pool
-    until("another worker", lambda: "the last" in {each.name for each in read(work_pool.NAME)})
+    until("another worker", lambda: "the last" in {each.name for each in read(POOL)})
     kill(doomed)
     story.moments["the last heartbeat"] = heartbeats(story.runs["lost"])[-1]
 

@@ -31,8 +31,9 @@ def drop_database(cluster: EmbeddedPostgres, name: str) -> None:
 
 def empty_database(cluster: EmbeddedPostgres, name: str) -> None:
     """As it was when it was made: no session, no replication slot, no publication, nothing in it."""
+    # From outside: a setting of the database would hold for this session too, a time limit for instance.
+    _execute(cluster, sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
     with psycopg.connect(host=str(cluster.socket_folder), user="postgres", dbname=name, autocommit=True) as connection:
-        connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
         connection.execute(_END_SESSIONS)
         for slot, holder in connection.execute(_SLOTS).fetchall():
             connection.execute("SELECT pg_terminate_backend(%s, 10000)", [holder])

@@ -56,6 +56,7 @@ PIPELINES = {
     each.name: each
     for each in (
         pipeline("rated", Sla(abort_error_rate=1.0)),
+        pipeline("prompt", Sla(abort_error_rate=1.0)),
         # Its events are told by a run; its log is never followed.
         replace(
             pipeline("telling", Sla(max_freshness=_DAY, owner="the night shift")),
@@ -78,6 +79,7 @@ OPERATING = pipeline("keeper", Sla())
 """A flow that the automations know by its name alone."""
 
 rated = alarming(PIPELINES["rated"])
+prompt = alarming(PIPELINES["prompt"])
 telling = alarming(PIPELINES["telling"])
 telling_often = alarming(PIPELINES["telling_often"])
 failing = alarming(PIPELINES["failing"])

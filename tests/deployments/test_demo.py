@@ -88,6 +88,9 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
     assert survivors(folder) == []
 
     report = json.loads((folder / ".tidegate" / "demo-report.json").read_text())
+    replayed = expected.flights_window(*REPLAYED, clock=DAY, loaded_at=DAY)
+    unknown = expected.tailnum_missing(*REPLAYED, DAY, planes_loaded_at=DAY)
+    strict = {"rejected": replayed["rejected"] + unknown, "unchanged": replayed["unchanged"] - unknown}
     seen_flights, seen_weather = expected.flights_watermark(WEEK), expected.weather_watermark(WEEK)
     assert [(run["pipeline"], terms(run)) for run in report["runs"]] == [
         ("airlines", expected.airlines_run(loaded=False)),
@@ -103,13 +106,21 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
         ("planes", expected.planes_run(WEEK, DAY)),
         ("bookings", expected.bookings_run(WEEK, DAY)),
         ("daily_delays", expected_mart.daily_delays_run(WEEK, DAY)),
-        ("flights", expected.flights_window(*REPLAYED, clock=DAY, loaded_at=DAY)),
+        ("flights", replayed),
+        ("flights", replayed | strict),
     ]
     for run in report["runs"]:
         assert run["error_rate"] == pytest.approx(run["rejected"] / (run["extracted"] + run["added"]))
         assert f"{run['extracted']:,}" in printed
     assert report["runs"][-1]["window"] == {"start": REPLAYED[0].isoformat(), "end": REPLAYED[1].isoformat()}
     assert report["seconds"] > 0
+
+    subjects = ["[warning] flights: error-rate", "[warning] flights: freshness"]
+    assert [alert["subject"] for alert in report["alerts"]] == subjects
+    rejected, extracted = (replayed | strict)["rejected"], replayed["extracted"]
+    assert f"{rejected:,} of {extracted:,} rows were rejected" in report["alerts"][0]["body"]
+    assert "Everything up to 2013-01-09 00:00:00 UTC is loaded, 3 d ago" in report["alerts"][1]["body"]
+    assert all(line in printed for alert in report["alerts"] for line in alert["body"].splitlines())
 
 
 def test_a_demo_refuses_to_start_beside_another_and_leaves_nothing_when_terminated(folder: Path) -> None:

@@ -22,6 +22,12 @@ def chosen(request: pytest.FixtureRequest) -> Databases:
 
 
 @pytest.fixture
+def state_tables() -> bool:
+    """No: the role that loads makes them, and so owns them."""
+    return False
+
+
+@pytest.fixture
 def roles(chosen: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[AsRoles]:
     """These databases, with roles that may do nothing yet."""
     made = bare(chosen, monkeypatch)

@@ -34,7 +34,7 @@ class Standing:
         freshness: what that comes to; `unknown` where something is promised and nothing tells.
         last_run: the run that was begun last.
         open_letters: dead letters that wait for a good version; None where nothing has been loaded yet.
-        problem: why the target could not be asked, or None.
+        problem: why the target could not be asked, or nobody can tell how fresh it is; else None.
     """
 
     pipeline: str
@@ -129,7 +129,7 @@ def _standing(pipeline: Pipeline) -> Standing:
             if connection is None:
                 return Standing(pipeline.name, datetime.now(UTC), **unknown)
             now, seen = dialect_of(target).clock(connection), read_watermark(connection, pipeline.name)
-            freshness, age = _freshness(pipeline, seen.covered_until, now)
+            freshness, age, problem = _freshness(pipeline, seen.covered_until, now)
             return Standing(
                 pipeline=pipeline.name,
                 now=now,
@@ -139,6 +139,7 @@ def _standing(pipeline: Pipeline) -> Standing:
                 age=age,
                 limit=pipeline.sla.max_freshness,
                 freshness=freshness,
+                problem=problem,
                 last_run=last_run(connection, pipeline.name),
                 open_letters=count_letters(connection, Wanted(pipeline.name)),
             )
@@ -146,16 +147,23 @@ def _standing(pipeline: Pipeline) -> Standing:
         return Standing(pipeline.name, datetime.now(UTC), problem=f"{type(error).__name__}: {error}", **unknown)
 
 
-def _freshness(pipeline: Pipeline, covered_until: datetime | None, now: datetime) -> tuple[Freshness, timedelta | None]:
+def _freshness(
+    pipeline: Pipeline, covered_until: datetime | None, now: datetime
+) -> tuple[Freshness, timedelta | None, str | None]:
     """Whether what is covered is as fresh as promised, and how long ago that was, as alerts measure it.
 
-    Of a pipeline that promises nothing, how long ago it was by the target's clock.
+    Of a pipeline that promises nothing, how long ago it was by the target's clock. Last, why nobody can tell: the
+    source whose time it goes by does not answer, or is not known here.
     """
     if pipeline.sla.max_freshness is None:
-        return "not promised", None if covered_until is None else max(now - covered_until, timedelta(0))
-    for finding in measure(pipeline, engine(pipeline.load.connection)).findings:
+        return "not promised", None if covered_until is None else max(now - covered_until, timedelta(0)), None
+    try:
+        findings = measure(pipeline, engine(pipeline.load.connection)).findings
+    except TidegateError as error:
+        return "unknown", None, f"{type(error).__name__}: {error}"
+    for finding in findings:
         if finding.measured == FRESHNESS:
             age = finding.figures["age"]
             verdict: Freshness = "breached" if finding.breached else "ok" if age is not None else "unknown"
-            return verdict, None if age is None else timedelta(seconds=max(float(age), 0.0))
-    return "unknown", None
+            return verdict, None if age is None else timedelta(seconds=max(float(age), 0.0)), None
+    return "unknown", None, None

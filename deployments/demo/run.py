@@ -21,6 +21,7 @@ from deployments.processes import clean_environment
 from deployments.signals import terminable
 from tasks import connections
 from tasks.errors import ConfigError
+from tasks.settings import url_variable
 
 FOLDER = Path(".tidegate")
 REPORT = FOLDER / "demo-report.json"
@@ -173,7 +174,8 @@ def _say_where_to_look(console: Console, running: Stack | None) -> None:
             "Weather API": f"{running.weather_api.url}/weather",
             "Alerts": str(running.inbox.file.relative_to(Path.cwd())),
             "Warehouse": running.server.cluster.url("warehouse", "postgresql"),
-            "Commands": f"export PREFECT_API_URL={running.server.api_url} TIDEGATE_HOME={home()}",
+            "Commands": f"export PREFECT_API_URL={running.server.api_url} TIDEGATE_HOME={home()} "
+            f"{url_variable('weather_api')}={running.weather_api.url}",
             "Stop it": f"{command} --stop",
         }
     console.print()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from tasks.pipeline import run_pipeline
 from tasks.state.tables import watermarks
@@ -19,6 +19,15 @@ from datetime import timedelta
 from tasks.pipeline import Sla
 from tests.orders import ORDERS
 PIPELINE = replace(ORDERS, sla=Sla(max_freshness=timedelta(hours=1), abort_error_rate=1.0))
+"""
+OWN_CLOCK = """
+from dataclasses import replace
+from datetime import timedelta
+from tasks.extract.table import TableExtract
+from tasks.pipeline import Sla
+from tests.orders import ORDERS
+EXTRACT = TableExtract("source", "orders", cursor="updated_at", clock="(SELECT at FROM clock)")
+PIPELINE = replace(ORDERS, extract=EXTRACT, sla=Sla(max_freshness=timedelta(hours=1)))
 """
 ELSEWHERE = """
 from dataclasses import replace
@@ -120,3 +129,18 @@ def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(orders: str, 
     shown = tidegate("status", "flihgts")
     assert shown.exit_code == 1
     assert "flows/flihgts.py" in shown.stderr and "'orders'" in shown.stderr
+
+
+def test_a_source_that_cannot_tell_its_time_hides_nothing_else(
+    sqlite: Databases, declare: Declare, tidegate: Tidegate
+) -> None:
+    declare("orders", OWN_CLOCK)
+    put(sqlite.source, [order(1)])
+    with sqlite.source.begin() as connection:
+        connection.execute(text("CREATE TABLE clock AS SELECT '2026-01-05 00:00:00+00:00' AS at"))
+    assert tidegate("run", "orders").exit_code == 0
+    with sqlite.source.begin() as connection:
+        connection.execute(text("DROP TABLE clock"))
+    [one] = told(tidegate)
+    assert (one["freshness"]["status"], one["last_run"]["status"]) == ("unknown", "committed")
+    assert "no such table: clock" in one["problem"]

@@ -45,7 +45,7 @@ def origin(connection: str) -> str:
     """Where the URL of `connection` comes from, in words: its variable, its block, or the embedded PostgreSQL."""
     if settings.connection_url(connection) is not None:
         return settings.url_variable(connection)
-    return "the embedded PostgreSQL" if _block_url(connection) is None else f"the block {_block_name(connection)!r}"
+    return "the embedded PostgreSQL" if _block_url(connection) is None else f"the block {block_name(connection)!r}"
 
 
 def declared_url(connection: str) -> URL | None:
@@ -164,7 +164,7 @@ def _block_url(connection: str) -> URL | None:
     from prefect_sqlalchemy import SqlAlchemyConnector
 
     try:
-        block = SqlAlchemyConnector.load(_block_name(connection), _sync=True)
+        block = SqlAlchemyConnector.load(block_name(connection), _sync=True)
     except (ValueError, ObjectNotFound):
         return None
     except (httpx.HTTPError, RuntimeError) as error:
@@ -175,5 +175,6 @@ def _block_url(connection: str) -> URL | None:
     return block._rendered_url if isinstance(block, SqlAlchemyConnector) else None
 
 
-def _block_name(connection: str) -> str:
+def block_name(connection: str) -> str:
+    """The name of the block that holds `connection`: Prefect takes no underscore in one."""
     return connection.replace("_", "-")

@@ -22,13 +22,11 @@ from prefect.events.schemas.automations import (
 
 from deployments.alerts.causes import LOST, Cause, Missed, Signal, Watched, found_at
 from deployments.alerts.message import Message, spoken
+from deployments.alerts.names import PREFIX
 from deployments.alerts.recipients import Recipients
 from deployments.change import Change
 from tasks.declaration import Pipeline, Sla
 from tasks.errors import ConfigError
-
-PREFIX: Final = "tidegate: "
-"""How the names of our automations begin; what begins so and is not wanted is deleted, and nothing else."""
 
 SHORTEST: Final = timedelta(seconds=10)
 """Prefect's server does not notice sooner that something is missing."""

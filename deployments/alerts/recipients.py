@@ -6,14 +6,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.alerts.causes import Severity
+from deployments.alerts.names import CRITICAL, EVERYTHING
 from tasks.errors import ConfigError
 from tasks.settings import alerts_url
-
-EVERYTHING: Final = "tidegate-alerts"
-"""Name of the block that every alert goes to."""
-
-CRITICAL: Final = "tidegate-alerts-critical"
-"""Name of the block that critical ones go to instead, where there is one."""
 
 _UNKNOWN: Final = UUID(int=0)
 

@@ -13,11 +13,13 @@ from prefect.exceptions import ObjectNotFound
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from deployments.alerts.names import EVERYTHING
 from deployments.change import Change
 from deployments.deploy.failure import DeployFailed
 from deployments.deploy.needs import Needs
 from deployments.deploy.pages import everything
 from tasks import settings
+from tasks.connections import block_name
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import BlockDocument
 
 KIND = "block"
-ALERTS = "tidegate-alerts"
 
 CONNECTOR, SECRET, WEBHOOK = "sqlalchemy-connector", "secret", "custom-webhook"
 
@@ -60,11 +61,6 @@ class WantedBlock:
         block.save(self.name, overwrite=True, _sync=True)
 
 
-def block_name(connection: str) -> str:
-    """The name of the block that is the connection called `connection`."""
-    return connection.replace("_", "-")
-
-
 def wanted(needs: Needs) -> list[WantedBlock]:
     """The blocks whose values the environment of this process gives.
 
@@ -84,7 +80,7 @@ def wanted(needs: Needs) -> list[WantedBlock]:
             found.append(WantedBlock(SECRET, name, {"value": value}, kept=name in needs.rotated))
     alerts = settings.alerts_url()
     if alerts is not None:
-        found.append(WantedBlock(WEBHOOK, ALERTS, _webhook(alerts)))
+        found.append(WantedBlock(WEBHOOK, EVERYTHING, _webhook(alerts)))
     return found
 
 
@@ -100,7 +96,7 @@ def alerts_block(client: "SyncPrefectClient") -> "BlockDocument | None":
     """The block `tidegate-alerts`, of any type that can notify, or None."""
     for document in everything(client.read_block_documents, include_secrets=False):
         schema = document.block_schema
-        if document.name == ALERTS and schema is not None and "notify" in schema.capabilities:
+        if document.name == EVERYTHING and schema is not None and "notify" in schema.capabilities:
             return document
     return None
 
@@ -186,7 +182,7 @@ def _connection_info(variable: str, text: str) -> Any:
 
 def _webhook(address: str) -> dict[str, Any]:
     return {
-        "name": ALERTS,
+        "name": EVERYTHING,
         "url": _OUR_ADDRESS,
         "secrets": {"url": address},
         "json_data": {"subject": "{{ subject }}", "body": "{{ body }}"},

@@ -8,7 +8,8 @@ import httpx
 from rich.console import Console
 
 from deployments.alerts import automations
-from deployments.alerts.recipients import EVERYTHING, Recipients
+from deployments.alerts.names import EVERYTHING
+from deployments.alerts.recipients import Recipients
 from deployments.change import Change
 from deployments.deploy import blocks, deployments, ground, limits, pool, prune, schedules
 from deployments.deploy.failure import DeployFailed

@@ -13,6 +13,7 @@ from deployments.deploy import blocks, late, pool
 from deployments.deploy.needs import Needs
 from deployments.deploy.project import Deployment, Project
 from tasks import settings
+from tasks.connections import block_name
 from tasks.errors import ConfigError, one_of
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _given(deployments: Iterable[Deployment]) -> set[str]:
 def _connections(client: "SyncPrefectClient", project: Project, needs: Needs, given: set[str], found: Ground) -> None:
     embedded = []
     for connection, users in sorted(needs.databases.items()):
-        variable, block = settings.url_variable(connection), blocks.block_name(connection)
+        variable, block = settings.url_variable(connection), block_name(connection)
         if variable in os.environ or variable in given or blocks.read(client, blocks.CONNECTOR, block) is not None:
             continue
         if project.environment.in_containers:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks import settings
+from tasks.connections import block_name
 from tasks.extract.api import ApiExtract
 from tasks.extract.api_children import ApiChildren
 from tasks.extract.rows import RowsExtract
@@ -39,7 +40,7 @@ class Connected:
     @property
     def block(self) -> str:
         """What a Prefect block for it is called."""
-        return self.name.replace("_", "-")
+        return block_name(self.name)
 
     @property
     def users(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deployments.alerts.names import EVERYTHING, PREFIX
 from deployments.doctor.connections import connections_of
 from deployments.doctor.finding import Finding
 from deployments.prefect_server import POOL, PROJECT
@@ -13,11 +14,6 @@ from tasks.pipeline import Pipeline
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-ALERTS = "tidegate-alerts"
-"""The notification block that automations send to."""
-
-OURS = "tidegate: "
-"""How the automations begin that tidegate makes."""
 
 _DEPLOY = "Run `tidegate deploy`."
 _PAGE = 200
@@ -93,11 +89,11 @@ def _blocks(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> Itera
                 f"{one.name}.",
                 f"Make a SqlAlchemyConnector block {one.block!r}, or set {one.variable} for the workers.",
             )  # fmt: skip
-    if ALERTS in names:
-        yield Finding("ok", f"block {ALERTS}", "alerts are sent to it.")
+    if EVERYTHING in names:
+        yield Finding("ok", f"block {EVERYTHING}", "alerts are sent to it.")
     else:
         yield Finding(
-            "warn", f"block {ALERTS}", "there is none, so no alert can be sent.",
+            "warn", f"block {EVERYTHING}", "there is none, so no alert can be sent.",
             f"Make a notification block of that name, or set TIDEGATE_ALERTS_URL. {_DEPLOY}",
         )  # fmt: skip
 
@@ -173,12 +169,12 @@ def _automations(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> 
         found += page
         if len(page) < _PAGE:
             break
-    ours = [automation for automation in found if automation.name.startswith(OURS)]
-    without = [one.name for one in pipelines if not any(a.name.startswith(f"{OURS}{one.name}: ") for a in ours)]
+    ours = [automation for automation in found if automation.name.startswith(PREFIX)]
+    without = [one.name for one in pipelines if not any(a.name.startswith(f"{PREFIX}{one.name}: ") for a in ours)]
     if without:
         yield Finding(
             "warn", "automations", f"nothing alerts of {', '.join(without)}.",
-            f"Make a notification block {ALERTS}, or set TIDEGATE_ALERTS_URL. {_DEPLOY}",
+            f"Make a notification block {EVERYTHING}, or set TIDEGATE_ALERTS_URL. {_DEPLOY}",
         )  # fmt: skip
     off = sorted(automation.name for automation in ours if not automation.enabled)
     for name in off:

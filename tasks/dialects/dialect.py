@@ -37,7 +37,7 @@ from tasks.dialects.column_kind import ColumnKind, column_kind, written
 from tasks.dialects.ddl_text import name_text
 from tasks.dialects.source import Source
 from tasks.dialects.unheld import Find, Unheld, in_columns
-from tasks.errors import ContractError
+from tasks.errors import ConfigError, ContractError
 from tasks.needs import Grant, Need
 from tasks.window import to_utc
 
@@ -202,7 +202,7 @@ class Dialect(Source):
 
     def role_creation(self, on: SqlDialect, name: str, *, login: bool) -> str:
         """The statement that makes a role, with a place for the password; or one that people are members of."""
-        raise NotImplementedError(self.name)
+        raise ConfigError(f"{self.name} has no roles: whoever may write the file may do everything.")
 
     def grants(self, on: SqlDialect, role: str, database: str, need: Need) -> Iterator[Grant]:
         """What an administrator has to run so that `role` may do what is needed; each can be run again.

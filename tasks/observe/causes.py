@@ -6,7 +6,6 @@ from typing import Final
 RUN_COMMITTED: Final = "etl.run.committed"
 RUN_SKIPPED: Final = "etl.run.skipped"
 WINDOW_COVERED: Final = "etl.window.covered"
-WINDOW_AWAITED: Final = "etl.window.awaited"
 DATASET_LANDED: Final = "etl.dataset.landed"
 TARGET_CHANGED: Final = "etl.target.changed"
 TARGET_DRIFTED: Final = "etl.target.drifted"

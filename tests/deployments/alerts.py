@@ -12,8 +12,8 @@ import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.alerts.automations import PREFIX, changes
-from deployments.alerts.recipients import EVERYTHING
+from deployments.alerts.automations import changes
+from deployments.alerts.names import EVERYTHING, PREFIX
 from deployments.deployed_run import DeployedRun
 from deployments.prefect_server import POOL, PROJECT, PrefectServer
 from tasks.pipeline import Pipeline

@@ -8,8 +8,8 @@ import pytest
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
-from deployments.alerts.automations import PREFIX, changes
-from deployments.alerts.recipients import CRITICAL, EVERYTHING
+from deployments.alerts.automations import changes
+from deployments.alerts.names import CRITICAL, EVERYTHING, PREFIX
 from deployments.prefect_server import PrefectServer
 from tasks.errors import ConfigError
 from tasks.pipeline import Sla

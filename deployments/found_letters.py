@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from deployments.past_runs import targets
 from deployments.pipelines import declared, every
-from tasks.assembly import Assembly
 from tasks.errors import ConfigError, TidegateError
+from tasks.running.assembly import Assembly
 from tasks.state.history import opened_history
 from tasks.state.letters import Letter, read_letter
 

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.nightly import GRAPH
 from tasks.errors import ConfigError
-from tasks.replay_run import ReplayReport, replay_pipelines
+from tasks.recovery.replay_run import ReplayReport, replay_pipelines
 
 
 @flow(name="replay")

@@ -5,12 +5,12 @@ A flow file imports everything it declares with from here.
 
 from datetime import datetime
 
-from tasks.assembly import Assembly
 from tasks.declaration import Pipeline, Sla
 from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
 from tasks.report import RunReport
-from tasks.run import Run
+from tasks.running.assembly import Assembly
+from tasks.running.run import Run
 from tasks.transform.audits import Audit
 from tasks.transform.bounds import NullShare, RowCount
 from tasks.transform.lookup import Lookup

@@ -29,7 +29,7 @@ from tasks.extract.rows import RowsExtract
 from tasks.extract.table import TableExtract
 from tasks.load.strategy import Load
 from tasks.report import RunReport
-from tasks.run import Run
+from tasks.running.run import Run
 from tasks.transform.contract import Contract, Judged
 from tasks.window import Window
 

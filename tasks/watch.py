@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.announce import announce_findings, announce_notices
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
@@ -13,6 +12,7 @@ from tasks.extract.feed import Notice, Slotted
 from tasks.health import Finding, Health, measure
 from tasks.observe.artifacts import show_report
 from tasks.observe.context import logger
+from tasks.running.announce import announce_findings, announce_notices
 from tasks.state.feeds import known_feed_name
 
 

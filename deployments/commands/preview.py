@@ -17,7 +17,7 @@ def preview(
     """Read the first rows of a pipeline's source, transform and judge them, and write nothing anywhere."""
     from deployments.pipelines import declared
     from deployments.text_table import TextTable, cell
-    from tasks.preview import preview
+    from tasks.running.preview import preview
     from tasks.window import Window
 
     with failing():

@@ -26,7 +26,7 @@ def replay(
 ) -> None:
     """Judge open dead letters by what the pipeline says today, load what passes, and close it."""
     from deployments.pipelines import declared
-    from tasks.replay import needs_source, rehearse_replay, replay_letters
+    from tasks.recovery.replay import needs_source, rehearse_replay, replay_letters
 
     with failing():
         found = declared(pipeline)
@@ -67,7 +67,7 @@ def discard(
 ) -> None:
     """Close open dead letters that nobody will mend; a row that comes in bad again opens its own again."""
     from deployments.pipelines import declared
-    from tasks.replay import discard_letters
+    from tasks.recovery.replay import discard_letters
 
     with failing():
         found = declared(pipeline)

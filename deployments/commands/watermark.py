@@ -59,9 +59,9 @@ def set_(
 
     from deployments.pipelines import declared
     from tasks.errors import ConfigError
+    from tasks.recovery.watermark_change import change_watermark, expect_watermark
     from tasks.state.history import opened_history
     from tasks.state.watermarks import Watermark, read_watermark
-    from tasks.watermark_change import change_watermark, expect_watermark
     from tasks.window import to_utc
 
     with failing():

@@ -21,7 +21,7 @@ from tasks.extract.table import TableExtract
 from tasks.extract.triggers import TriggerExtract
 from tasks.load.scd2 import Scd2
 from tasks.pipeline import Pipeline, WholeWindow, remove_feed, run_pipeline
-from tasks.preview import preview
+from tasks.running.preview import preview
 from tasks.window import Window
 from tests.commands.conftest import Declare, Tidegate
 from tests.conftest import Databases, on_every_target

@@ -16,10 +16,10 @@ from tasks.dialects import dialect_of
 from tasks.errors import Fenced
 from tasks.extract.table import TableExtract
 from tasks.pipeline import run_pipeline
+from tasks.recovery.watermark_change import change_watermark
 from tasks.state.attempts import Attempt, lock_target, open_attempt
 from tasks.state.tables import runs
 from tasks.state.watermarks import Watermark, move_watermark, read_watermark
-from tasks.watermark_change import change_watermark
 from tasks.window import Window
 from tests.commands.conftest import Declare, Tidegate
 from tests.conftest import Databases

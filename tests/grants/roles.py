@@ -13,7 +13,7 @@ from tasks.dialects import dialect_of
 from tasks.extract.log import LogExtract
 from tasks.extract.triggers import TriggerExtract
 from tasks.pipeline import Pipeline
-from tasks.run import Run
+from tasks.running.run import Run
 from tasks.state.feeds import feed_name
 from tasks.state.schema import ensure_schema
 from tests.conftest import Databases

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from flows.planes import PIPELINE
-from tasks.assembly import Assembly
 from tasks.errors import TargetError
 from tasks.pipeline import ddl, run_pipeline
+from tasks.running.assembly import Assembly
 from tests.conftest import Databases
 from tests.load.test_drift import WIDER
 from tests.orders import ORDERS, order, put

@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import select, text
 
 from tasks import connections
-from tasks.assembly import Assembly
 from tasks.errors import ContractError, TargetError
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, Sla, run_pipeline
+from tasks.running.assembly import Assembly
 from tasks.state.tables import dead_letters
 from tasks.transform.contract import Json, UtcTimestamp, Uuid
 from tests.conftest import Databases

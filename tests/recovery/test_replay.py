@@ -15,7 +15,7 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.scd2 import Scd2
 from tasks.pipeline import Pipeline, References, Sla, WholeWindow, run_pipeline
-from tasks.replay import Rehearsal, discard_letters, needs_source, rehearse_replay, replay_letters
+from tasks.recovery.replay import Rehearsal, discard_letters, needs_source, rehearse_replay, replay_letters
 from tasks.state.letters import Wanted
 from tasks.state.tables import dead_letters, runs
 from tasks.window import Window

@@ -9,7 +9,7 @@ from tasks.declaration import Pipeline
 from tasks.errors import ReplayFailed, TidegateError, redact
 from tasks.observe.artifacts import show_report
 from tasks.observe.context import logger
-from tasks.replay import replay_letters
+from tasks.recovery.replay import replay_letters
 from tasks.report import RunReport
 from tasks.state.letters import Wanted
 

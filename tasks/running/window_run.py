@@ -6,15 +6,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from tasks.announce import (
-    announce_error_rate,
-    announce_notices,
-    announce_window,
-    say_not_acknowledged,
-    say_null_cursors,
-    say_out_of_bounds,
-)
-from tasks.assembly import Assembly
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
 from tasks.extract.feed import Chunk, Dated, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
@@ -23,14 +14,23 @@ from tasks.load.arrivals import Arrivals
 from tasks.load.commit import Commit
 from tasks.load.target import staged_table
 from tasks.observe.context import as_task, logger
-from tasks.plan import Plan
 from tasks.report import WindowReport
+from tasks.running.announce import (
+    announce_error_rate,
+    announce_notices,
+    announce_window,
+    say_not_acknowledged,
+    say_null_cursors,
+    say_out_of_bounds,
+)
+from tasks.running.assembly import Assembly
+from tasks.running.plan import Plan
+from tasks.running.streaming import stream
 from tasks.spool import Spool
 from tasks.state.attempts import Attempt, Status, close_attempt, drop_staging, open_attempt, sweep
 from tasks.state.dead_letters import rejected_table
 from tasks.state.ledger import last_position
 from tasks.state.watermarks import Watermark, read_watermark
-from tasks.streaming import stream
 from tasks.transform.audits import AuditCheck
 from tasks.transform.bounds import BoundsCheck
 from tasks.transform.changes import judge_changes

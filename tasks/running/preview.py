@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.changes import Extract
@@ -19,7 +18,8 @@ from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
 from tasks.extract.triggers import TriggerExtract
-from tasks.plan import plan
+from tasks.running.assembly import Assembly
+from tasks.running.plan import plan
 from tasks.state.staged import DELETED, ROW
 from tasks.state.watermarks import Watermark
 from tasks.transform.changes import judge_changes

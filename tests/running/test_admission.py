@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from tasks.admission import Admission, Reach, judge
-from tasks.assembly import Assembly
 from tasks.dialects import dialect_of
 from tasks.errors import ConfigError
 from tasks.extract.table import TableExtract
 from tasks.pipeline import DependsOn, Pipeline, References, run_pipeline, skip_pipeline
-from tasks.plan import Plan
+from tasks.running.admission import Admission, Reach, judge
+from tasks.running.assembly import Assembly
+from tasks.running.plan import Plan
 from tasks.state.schema import ensure_schema
 from tasks.state.tables import runs, watermarks, windows
 from tasks.state.watermarks import Watermark

@@ -5,11 +5,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select
 
-from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, Refusal
 from tasks.extract.api_children import ApiChildren
 from tasks.extract.feed import Derived, Feed
+from tasks.running.assembly import Assembly
 from tasks.state.attempts import Attempt, lock_target, new_token, note_target, record_unplanned, sweep
 from tasks.state.schema import ensure_schema
 from tasks.state.tables import windows

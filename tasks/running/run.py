@@ -10,9 +10,6 @@ from typing import TypeVar
 from sqlalchemy import inspect
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from tasks.admission import Admission
-from tasks.announce import announce_ddl, announce_drift, announce_health, announce_run, announce_skipped, say_shared
-from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
@@ -20,16 +17,26 @@ from tasks.extract.letters import LettersExtract
 from tasks.missing_right import remember_whose
 from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
-from tasks.plan import Plan, plan, rebuilds
 from tasks.report import RunReport, WindowReport
 from tasks.run_scope import run_scope
+from tasks.running.admission import Admission
+from tasks.running.announce import (
+    announce_ddl,
+    announce_drift,
+    announce_health,
+    announce_run,
+    announce_skipped,
+    say_shared,
+)
+from tasks.running.assembly import Assembly
+from tasks.running.plan import Plan, plan, rebuilds
+from tasks.running.window_run import WindowRun
 from tasks.state.attempts import Attempt, Kind, Status, new_token, other_writers, record_unplanned
 from tasks.state.feeds import forget_feed
 from tasks.state.schema import ensure_schema
 from tasks.state.watermarks import Watermark, read_watermark
 from tasks.version_columns import IS_CURRENT, VALID_FROM, VALID_TO
 from tasks.window import Window
-from tasks.window_run import WindowRun
 
 Result = TypeVar("Result")
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.announce import say_clipped, say_stalled
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Derived, Feed, Resumable
 from tasks.extract.letters import LettersExtract
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
+from tasks.running.announce import say_clipped, say_stalled
 from tasks.state.attempts import Kind
 from tasks.state.watermarks import Watermark
 from tasks.window import Window, to_utc

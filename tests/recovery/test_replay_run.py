@@ -9,7 +9,7 @@ from tasks.errors import ReplayFailed
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
 from tasks.pipeline import run_pipeline
-from tasks.replay_run import replay_pipelines
+from tasks.recovery.replay_run import replay_pipelines
 from tests.conftest import Databases
 from tests.orders import ORDERS, loaded, order, put
 

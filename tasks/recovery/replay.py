@@ -4,14 +4,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tasks.assembly import Assembly
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Derived, Feed
 from tasks.extract.letters import LettersExtract
 from tasks.overrides import Overrides
 from tasks.report import RunReport
-from tasks.run import Run
+from tasks.running.assembly import Assembly
+from tasks.running.run import Run
 from tasks.state.attempts import Attempt, new_token, record_unplanned
 from tasks.state.dead_letters import discard
 from tasks.state.letters import Wanted, letter_pages

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine, inspect
 
-from tasks.assembly import Assembly
 from tasks.connections import engine
 from tasks.declaration import Pipeline
 from tasks.dialects import dialect_of
 from tasks.errors import TargetError, TargetUnavailable
 from tasks.observe.context import logger
-from tasks.plan import Plan
+from tasks.running.assembly import Assembly
+from tasks.running.plan import Plan
 from tasks.state.tables import watermarks
 from tasks.state.watermarks import Watermark, read_watermark
 from tasks.upstreams import DependsOn, ReadsTables

@@ -20,7 +20,6 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Integer,
-    MetaData,
     Numeric,
     Select,
     Table,
@@ -38,6 +37,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.reading import Reading
+from tasks.dialects.reflected import reflected
 from tasks.dialects.snapshot_reader import RowReader, SnapshotReader
 from tasks.errors import ConfigError, FatalError, RetriableError, SourceError
 from tasks.local_time import LocalTime
@@ -152,15 +152,17 @@ class Source:
         """What makes Arrow of some of the rows of `result`."""
         return partial(_arrow_table, list(result.keys()))
 
-    def relation(self, engine: Engine, table: str) -> Table:
+    def relation(self, engine: Engine, table: str, key: Sequence[str] = ()) -> Table:
         """`table`, `name` or `schema.name`, with the columns it has in the database.
+
+        Its keys and options are only there where it is to be read by a `key`.
 
         Raises:
             SourceError: there is no such table.
         """
         schema, _, name = table.rpartition(".")
         try:
-            return Table(name, MetaData(), schema=schema or None, autoload_with=engine, resolve_fks=False)
+            return reflected(engine, name, schema or None, keyed=bool(key))
         except NoSuchTableError as error:
             raise SourceError(
                 f"There is no table {table!r} in {engine.url.render_as_string()}, or none that its user may see. Check "

@@ -117,7 +117,7 @@ class SnapshotDiff:
         dialect = dialect_of(source)
         if self.query is not None:
             return dialect.query(source, self.query, self.key)
-        relation = dialect.relation(source, str(self.table))
+        relation = dialect.relation(source, str(self.table), self.key)
         for name in self.key:
             if name not in relation.c:
                 raise SourceError(

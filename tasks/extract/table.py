@@ -150,7 +150,7 @@ class TableExtract:
         if self.query is not None:
             return dialect_of(source).query(source, self.query, named)
         assert self.table is not None
-        relation = dialect_of(source).relation(source, self.table)
+        relation = dialect_of(source).relation(source, self.table, self.key)
         for name in named:
             if name not in relation.c:
                 place = places.get(name, "in the key")

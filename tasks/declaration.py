@@ -9,10 +9,14 @@ import pandas as pd
 import pandera.pandas as pa
 
 from tasks.errors import ConfigError, one_of
+from tasks.extract.api_children import ApiChildren
 from tasks.extract.changes import Extract
 from tasks.extract.feed import Feed
 from tasks.load.drift import SchemaDrift
+from tasks.load.partition import ReplacePartition
 from tasks.load.strategy import Load
+from tasks.masking import Masking
+from tasks.retention import Letters
 from tasks.transform.audits import Audit
 from tasks.transform.bounds import Bound
 from tasks.transform.lookup import Lookup
@@ -107,6 +111,13 @@ class Pipeline:
             the schema does. `ignore` leaves the table, and says every time which columns it does not write; it refuses
             a type that would round or cut. `freeze` refuses any difference. None takes anything away; what cannot be
             bridged safely is refused under each of them; a table that is absent is created.
+        masked: columns, of the source and of the contract alike, whose values nobody may see outside of source and
+            target: not in dead letters, the ledger, messages, logs, events, nor in what a command prints. Neither key
+            nor cursor. A replay of such a pipeline reads the source again.
+        letters: how long its dead letters are kept.
+
+    Raises:
+        ConfigError: an `on_drift` or an upstream that cannot be, or a masked column that rows are told apart by.
     """
 
     name: str
@@ -126,8 +137,11 @@ class Pipeline:
     max_attempts: int = 4
     depends_on: Sequence[str | DependsOn] = ()
     on_drift: SchemaDrift = "evolve"
+    masked: Sequence[str] = ()
+    letters: Letters = field(default_factory=Letters)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "masked", self._maskable())
         if self.on_drift not in get_args(SchemaDrift):
             raise ConfigError(f"{self.name}: on_drift is {one_of(get_args(SchemaDrift))}, got {self.on_drift!r}.")
         without_cursor = isinstance(self.extract, Feed) or self.extract.cursor is None
@@ -135,6 +149,45 @@ class Pipeline:
         object.__setattr__(self, "depends_on", upstreams(self.name, self.depends_on, reads_now=reads_now))
 
     @property
+    def masking(self) -> Masking:
+        """What of its rows nobody may see."""
+        return Masking.of(self.masked)
+
+    @property
     def upstreams(self) -> tuple[DependsOn, ...]:
         """What `depends_on` says, in full."""
         return tuple(one for one in self.depends_on if isinstance(one, DependsOn))
+
+    def _maskable(self) -> tuple[str, ...]:
+        if isinstance(self.masked, str):
+            raise ConfigError(f"{self.name}: masked is a list of columns, got {self.masked!r}. Say [{self.masked!r}].")
+        masked = tuple(dict.fromkeys(self.masked))
+        tells_apart = self._telling_apart()
+        for column in masked:
+            if column in tells_apart:
+                raise ConfigError(
+                    f"{self.name}: masked names {column!r}, which is {tells_apart[column]}: rows are told apart by it, "
+                    "in the ledger and in dead letters. Load by another key, or by one that the source or the "
+                    "transform makes of it and that tells nothing; then mask it."
+                )
+        return masked
+
+    def _telling_apart(self) -> dict[str, str]:
+        """The columns whose values tidegate keeps beside the rows, and what each is."""
+        extract, load = self.extract, self.load
+        found: dict[str, str] = {}
+        if isinstance(extract, ApiChildren):
+            found |= dict.fromkeys(extract.columns, "what the children of a parent are asked for by")
+        by = getattr(extract, "by", None)
+        if load.track is not None:
+            found[load.track.column] = "what the partitions of the target are by"
+        if isinstance(load, ReplacePartition):
+            found[load.partition] = "what its partitions are by"
+        if by is not None:
+            found[by.column] = "what the partitions of its result are by"
+        # Not every extract has a key of its own.
+        found |= dict.fromkeys(getattr(extract, "key", ()), "in the key of its extract")
+        found |= dict.fromkeys(load.key, "in the key of its load")
+        if extract.cursor is not None:
+            found[extract.cursor] = "the cursor of its extract"
+        return found

@@ -16,6 +16,7 @@
     ├── GraphFailed                 some pipelines of a graph failed; the others were carried out
     ├── WatchFailed                 some pipelines could not be measured; the others were
     ├── ReplayFailed                dead letters of some pipelines could not be replayed; those of the others were
+    ├── RetentionFailed             letters of some pipelines are kept longer than declared; not those of the others
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -127,6 +128,10 @@ class WatchFailed(TidegateError):
 
 class ReplayFailed(TidegateError):
     """Dead letters of some pipelines could not be replayed; those of the others were."""
+
+
+class RetentionFailed(TidegateError):
+    """Dead letters of some pipelines could not be seen to; those of the others were. Run it again."""
 
 
 class Refusal(TidegateError):

@@ -9,6 +9,7 @@ from tasks.declaration import Pipeline, Sla
 from tasks.observe.context import skipped_state
 from tasks.overrides import Overrides
 from tasks.report import RunReport
+from tasks.retention import Letters
 from tasks.running.assembly import Assembly
 from tasks.running.run import Run
 from tasks.transform.audits import Audit
@@ -22,6 +23,7 @@ from tasks.upstreams import DependsOn
 __all__ = [
     "Audit",
     "DependsOn",
+    "Letters",
     "Lookup",
     "NullShare",
     "Overrides",

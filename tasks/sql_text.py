@@ -63,6 +63,42 @@ def tables_read(sql: str, dialect: str) -> set[str]:
     return {f"{table.db}.{table.name}" if table.db else table.name for table in _tables(sql, dialect)}
 
 
+def made_columns(sql: str, dialect: str) -> set[str] | None:
+    """The columns of its result, in small letters, that are no column of that name, but something made of others.
+
+    Args:
+        sql: one SELECT that only reads.
+        dialect: sqlglot's name of the database's SQL.
+
+    Returns:
+        None where nobody can tell: each of them may be one.
+    """
+    tree = sqlglot.parse_one(sql, dialect=dialect)
+    if not isinstance(tree, exp.Select) or tree.args.get("with_") or tree.args.get("laterals"):
+        return None
+    start = tree.args.get("from_")
+    sources = [part.this for part in (start, *(tree.args.get("joins") or ())) if part is not None]
+    if not all(
+        isinstance(one, exp.Table) and isinstance(one.this, exp.Identifier) and not one.alias_column_names
+        for one in sources
+    ):
+        return None
+    columns = tree.expressions
+    names = [column.alias_or_name.lower() for column in columns]
+    if any(column.is_star for column in columns):
+        return set() if len(columns) == len(sources) == 1 else None
+    # Of two columns of one name some databases call the second otherwise.
+    if "" in names or len(set(names)) < len(names):
+        return None
+    # A table's name stands for its whole rows, where no column has it.
+    rows = {one.alias_or_name.lower() for one in sources}
+    return {
+        name
+        for name, column in zip(names, columns, strict=True)
+        if name in rows or not isinstance(column.unalias(), exp.Column) or column.unalias().name.lower() != name
+    }
+
+
 def functions_in(sql: str, what: str) -> set[str]:
     """The functions that an expression calls and no SQL that is known here has, `name` or `schema.name`.
 

@@ -41,6 +41,7 @@ from tasks.dialects.reflected import reflected
 from tasks.dialects.snapshot_reader import RowReader, SnapshotReader
 from tasks.errors import ConfigError, FatalError, RetriableError, SourceError
 from tasks.local_time import LocalTime
+from tasks.masking import repeated
 from tasks.missing_right import remedy
 from tasks.window import to_utc
 
@@ -304,6 +305,8 @@ class Source:
                 cause = f"{str(cause).rstrip()}. A right is missing: {remedy(refused)}"
             elif self.is_unseen(error):
                 cause = f"{str(cause).rstrip()}. It is not there, or a right is missing: {remedy(refused)}"
+            else:
+                cause = repeated(cause)
             raise refused(f"{what} refused: {cause}") from error
 
     def is_database_error(self, error: Exception) -> bool:

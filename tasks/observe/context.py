@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from tasks.masking import speaking_plainly
+
 if TYPE_CHECKING:
     from prefect.context import FlowRunContext
 
@@ -35,6 +37,7 @@ def as_task(name: str, step: Callable[[], Result]) -> Callable[[], Result]:
     It takes no argument and hands none on, so that no frame is hashed, stored or sent. It is not retried by itself: a
     second `extract` would refill a queue that has been staged already. The window is.
     """
+    step = speaking_plainly(step)
     if _flow_run_context() is None:
         return step
     from prefect import task

@@ -166,6 +166,16 @@ def say_clipped(pipeline: Pipeline, asked: Window, bound: datetime) -> None:
     )
 
 
+def say_unseen(pipeline: Pipeline, columns: Iterable[str]) -> None:
+    """Log that masked columns are in no row: a name that is written wrong masks nothing."""
+    logger().warning(
+        "%s: masked names %s, which is neither in the contract nor in any row that came in. Mend the name, or take it "
+        "out.",
+        pipeline.name,
+        ", ".join(map(repr, sorted(columns))),
+    )
+
+
 def say_shared(pipeline: Pipeline, others: Sequence[str]) -> None:
     """Log that a full refresh deletes nothing, since the target is not this pipeline's alone."""
     logger().warning(

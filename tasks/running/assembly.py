@@ -96,6 +96,7 @@ class Assembly:
             adds_rows=pipeline.adds_rows,
             unheld=self._unheld,
             joins=[Join(pipeline.name, lookup, load.connection) for lookup in pipeline.lookups],
+            masking=pipeline.masking,
         )
         references = self._references()
         self.rejecting: list[WindowRule] = [one for one in references if one.on_missing == "reject"]

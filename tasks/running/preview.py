@@ -5,6 +5,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from tasks.extract.sequence import SequenceExtract
 from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
 from tasks.extract.triggers import TriggerExtract
+from tasks.masking import MASK, hiding, speaking_plainly
 from tasks.running.assembly import Assembly
 from tasks.running.plan import plan
 from tasks.state.staged import DELETED, ROW
@@ -47,7 +49,8 @@ class Preview:
     Attributes:
         pipeline: its name.
         read: raw rows that were looked at.
-        valid: good rows in the contract's types, and `etl_deleted` where the source says which are gone.
+        valid: good rows in the contract's types, and `etl_deleted` where the source says which are gone; of a masked
+            column its marks.
         rejected: the others.
         added: rows beyond the first that the transform made of a raw row.
         filtered: raw rows that it left out.
@@ -81,6 +84,11 @@ def preview(pipeline: Pipeline, rows: int = 20, start: datetime | None = None, e
             of.
         TidegateError: see `tasks.errors`.
     """
+    with hiding(pipeline.masking):
+        return speaking_plainly(partial(_preview, pipeline, rows, start, end))()
+
+
+def _preview(pipeline: Pipeline, rows: int, start: datetime | None, end: datetime | None) -> Preview:
     extract, window = _read(pipeline, start, end)
     parts = Assembly(pipeline)
     first = list(_first(extract, window, rows))
@@ -93,7 +101,9 @@ def preview(pipeline: Pipeline, rows: int = 20, start: datetime | None = None, e
     return Preview(
         pipeline=pipeline.name,
         read=raw.num_rows,
-        valid=judged.valid.drop_columns([name for name in ours if name in judged.valid.column_names]),
+        valid=_visible(
+            pipeline, judged.valid.drop_columns([name for name in ours if name in judged.valid.column_names])
+        ),
         rejected=tuple(
             RejectedRow(json.loads(letter["record"]), json.loads(letter["reasons"]))
             for letter in judged.rejected.select(["record", "reasons"]).to_pylist()
@@ -136,6 +146,15 @@ def _first(extract: Extract, window: Window, rows: int) -> Iterator[pa.Table]:
             left -= batch.num_rows
             if left <= 0:
                 return
+
+
+def _visible(pipeline: Pipeline, rows: pa.Table) -> pa.Table:
+    """`rows` with a mark for each value of a masked column."""
+    for place, name in enumerate(rows.column_names):
+        if name in pipeline.masked:
+            marks = pa.array([None if value.as_py() is None else MASK for value in rows.column(name)], pa.string())
+            rows = rows.set_column(place, name, marks)
+    return rows
 
 
 def _notes(pipeline: Pipeline) -> tuple[str, ...]:

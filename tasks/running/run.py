@@ -14,6 +14,7 @@ from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
 from tasks.extract.letters import LettersExtract
+from tasks.masking import hiding, speaking_plainly, told
 from tasks.missing_right import remember_whose
 from tasks.observe.context import as_task, logger
 from tasks.overrides import Overrides
@@ -27,6 +28,7 @@ from tasks.running.announce import (
     announce_run,
     announce_skipped,
     say_shared,
+    say_unseen,
 )
 from tasks.running.assembly import Assembly
 from tasks.running.plan import Plan, plan, rebuilds
@@ -54,13 +56,17 @@ class Run:
     @run_scope()
     def run(self, start: datetime | None, end: datetime | None, *, full_refresh: bool = False) -> RunReport:
         """See `run_pipeline`."""
+        with hiding(self.pipeline.masking):
+            return speaking_plainly(partial(self._run, start, end, full_refresh))()
+
+    def _run(self, start: datetime | None, end: datetime | None, full_refresh: bool) -> RunReport:
         self._remember_whose()
         began = time.monotonic()
         try:
             planned = self._planned(start, end, full_refresh)
         except TidegateError as error:
             with contextlib.suppress(TidegateError):
-                self._record_unplanned(start, end, f"{type(error).__name__}: {error}", "failed")
+                self._record_unplanned(start, end, told(error), "failed")
             raise
         done: tuple[WindowReport, ...] = ()
         if isinstance(planned, Plan):
@@ -195,6 +201,8 @@ class Run:
 
     def _report(self, began: float, done: tuple[WindowReport, ...], skipped: str | None = None) -> RunReport:
         """The end of a run, told to the outside."""
+        if self.assembly.contract.unseen:
+            say_unseen(self.pipeline, self.assembly.contract.unseen)
         name = self.pipeline.name
         seen = self._persist(name, self._watermark)
         seconds = time.monotonic() - began

@@ -13,6 +13,7 @@ from tasks.extract.window_chunk import WindowChunk
 from tasks.load.arrivals import Arrivals
 from tasks.load.commit import Commit
 from tasks.load.target import staged_table
+from tasks.masking import told
 from tasks.observe.context import as_task, logger
 from tasks.report import WindowReport
 from tasks.running.announce import (
@@ -66,7 +67,9 @@ class WindowRun:
             changes=assembly.tells_deletes,
             dated=self.pipeline.load.dated,
         )
-        self.rejected = rejected_table(self.attempt.rejected_table, contract.key_schema)
+        self.rejected = rejected_table(
+            self.attempt.rejected_table, contract.key_schema, masked=bool(self.pipeline.masked)
+        )
 
     def run(self, *, afresh: bool = False) -> WindowReport:
         """Read, stage and commit.
@@ -216,7 +219,8 @@ class WindowRun:
             newest=pipeline.load.updates,
             cleared_at=arrivals.cleared_at if pipeline.load.deletes else None,
         )
-        check = WindowCheck(parts.rejecting, parts.warning, rows, parts.contract.time_cursor, self.rejected, spool)
+        cursor, masking = parts.contract.time_cursor, pipeline.masking
+        check = WindowCheck(parts.rejecting, parts.warning, rows, cursor, self.rejected, spool, masking)
         return Commit(
             engine=parts.engine,
             dialect=parts.dialect,
@@ -236,7 +240,7 @@ class WindowRun:
             reject=check.reject,
             warn=check.warn,
             bounds=BoundsCheck(parts.bounds, self.attempt, None if arrivals.unchanged else arrivals.statistics).judge,
-            audit=AuditCheck(pipeline.audits, parts.dialect, self.staged, str(self.attempt)).refusal,
+            audit=AuditCheck(pipeline.audits, parts.dialect, self.staged, str(self.attempt), masking).refusal,
             began=began,
         )
 
@@ -261,7 +265,7 @@ class WindowRun:
         """Best effort: where the target does not answer, the next run finds the attempt dead and says so."""
         endings: dict[type[BaseException], Status] = {Fenced: "fenced", Superseded: "superseded"}
         status = endings.get(type(error), "failed")
-        message = redact(f"{type(error).__name__}: {error}")
+        message = redact(told(error))
         with (
             contextlib.suppress(TidegateError),
             self.parts.target_errors(str(self.attempt)),

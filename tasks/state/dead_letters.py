@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     exists,
     func,
     insert,
@@ -31,13 +32,15 @@ from sqlalchemy import (
 from tasks.column_types import TABLE_OPTIONS, UTC_TIMESTAMP, UtcDateTime, key_type, sql_type
 from tasks.dialects.dialect import Dialect
 from tasks.state.attempts import Attempt
-from tasks.state.letters import Wanted, letter_pages
+from tasks.state.letters import NAMELESS, Wanted, letter_pages
+from tasks.state.record import ALIKE
 from tasks.state.staged import ROW, join_index
 from tasks.state.tables import dead_letters, runs
 from tasks.window import Window
 
-_NAMELESS = "record:"
-"""Before the hash of a letter's record, where the row has no key."""
+NTH = "#"
+"""Behind it, and before a number: the second, third and so on of rows that are alike as far as may be seen."""
+_MASKED = "masked"
 _AT_ONCE = 1_000
 
 
@@ -60,14 +63,20 @@ def rejected_schema(key: pa.Schema) -> pa.Schema:
     )
 
 
-def rejected_table(name: str, key: pa.Schema) -> Table:
-    """The staging table of an attempt's dead letters, with the columns of `rejected_schema`."""
+def rejected_table(name: str, key: pa.Schema, *, masked: bool = False) -> Table:
+    """The staging table of an attempt's dead letters, with the columns of `rejected_schema`.
+
+    Args:
+        name: of the table.
+        key: see `rejected_schema`.
+        masked: records have masked fields, so that those of several rows may be alike.
+    """
     keys = [f"key_{position}" for position, _ in enumerate(key)]
     columns = [
         Column(field.name, key_type(field) if field.name in keys else sql_type(field.type))
         for field in rejected_schema(key)
     ]
-    return Table(name, MetaData(), *columns, *join_index(name, keys), **TABLE_OPTIONS)
+    return Table(name, MetaData(), *columns, *join_index(name, keys), info={_MASKED: masked}, **TABLE_OPTIONS)
 
 
 def key_columns(rejected: Table) -> list[ColumnElement[Any]]:
@@ -143,14 +152,27 @@ def _ranked(dialect: Dialect, rejected: Table) -> Subquery:
     keys = key_columns(rejected)
     row_key = case(
         (and_(*(column.is_not(None) for column in keys)), dialect.key_text(keys)),
-        else_=literal(_NAMELESS, Text) + rejected.c.record_hash,
+        else_=literal(NAMELESS, Text) + rejected.c.record_hash,
     )
     keyed = select(rejected, row_key.label("row_key")).subquery("keyed")
     rank = func.row_number().over(
         partition_by=keyed.c.row_key,
         order_by=[keyed.c.cursor_value.is_(None), keyed.c.cursor_value.desc(), keyed.c[ROW].desc()],
     )
-    return select(keyed, rank.label("rank")).subquery("ranked")
+    if not rejected.info[_MASKED]:
+        return select(keyed, rank.label("rank")).subquery("ranked")
+    placed = select(keyed, rank.label("place")).subquery("placed")
+    # Rows that differ only in what is masked are rows all the same, and have a letter each.
+    alike = and_(
+        placed.c.row_key == literal(NAMELESS, Text) + placed.c.record_hash, placed.c.record_hash.startswith(ALIKE)
+    )
+    row_key = case(
+        (and_(alike, placed.c.place > 1), placed.c.row_key + literal(NTH, Text) + cast(placed.c.place, Text)),
+        else_=placed.c.row_key,
+    )
+    others = [column for column in placed.c if column.name not in ("row_key", "place")]
+    told = case((alike, 1), else_=placed.c.place)
+    return select(*others, row_key.label("row_key"), told.label("rank")).subquery("ranked")
 
 
 def close_letters(
@@ -199,7 +221,7 @@ def identity_hash(identity: str) -> str:
 
 def open_by_identity(connection: Connection, pipeline: str, identities: Collection[str]) -> dict[str, Window]:
     """Those of `identities` that have an open letter, and the window they were last seen in."""
-    rows = {_NAMELESS + identity_hash(identity): identity for identity in identities}
+    rows = {NAMELESS + identity_hash(identity): identity for identity in identities}
     found = select(dead_letters.c.row_key, dead_letters.c.window_start, dead_letters.c.window_end).where(
         dead_letters.c.pipeline == pipeline, dead_letters.c.status == "open", dead_letters.c.row_key.in_(rows)
     )
@@ -215,7 +237,7 @@ def close_by_identity(
         connection.execute(
             update(dead_letters)
             .where(dead_letters.c.pipeline == pipeline, dead_letters.c.status == "open")
-            .where(dead_letters.c.row_key == _NAMELESS + identity_hash(identity))
+            .where(dead_letters.c.row_key == NAMELESS + identity_hash(identity))
             .values(status="closed", closed_run_id=run_id, closed_at=now)
         )
 

@@ -3,17 +3,22 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, or_, select
 
+from tasks.column_types import UtcDateTime
 from tasks.errors import ConfigError, one_of
+from tasks.masking import MASKED_TYPE, NO_MASKING, Masking
 from tasks.state.tables import dead_letters
 from tasks.window import Window
 
 LetterStatus = Literal["open", "closed", "discarded", "all"]
+
+NAMELESS = "record:"
+"""Before the hash of a letter's record, where the row has no key."""
 
 _EXAMPLES = 2
 _AT_ONCE = 1_000
@@ -60,6 +65,15 @@ class Letter:
     closed_run_id: str | None
     closed_at: datetime | None
 
+    def masked(self, masking: Masking) -> "Letter":
+        """The same without what is masked, which it may still hold from before that was declared."""
+        return replace(
+            self,
+            record=masking.record(self.record),
+            record_types=masking.types(self.record_types),
+            reasons=masking.reasons(self.reasons, self.record),
+        )
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -71,6 +85,8 @@ class Wanted:
         rule: only those that broke it, by its name as `reasons` has it.
         run_id: only those that this run saw last.
         since: only those seen at or after this time, UTC.
+        window: only those whose cursor lies in it; of those without one, those that a window brought that meets it.
+        masking: what of them nobody may see.
 
     Raises:
         ConfigError: another status.
@@ -81,6 +97,8 @@ class Wanted:
     rule: str | None = None
     run_id: str | None = None
     since: datetime | None = None
+    window: Window | None = None
+    masking: Masking = NO_MASKING
 
     def __post_init__(self) -> None:
         if self.status not in get_args(LetterStatus):
@@ -96,6 +114,8 @@ class Wanted:
             asked.append(dead_letters.c.run_id == self.run_id)
         if self.since is not None:
             asked.append(dead_letters.c.last_seen >= self.since)
+        if self.window is not None and self.window != Window():
+            asked.append(_in_window(self.window))
         return asked
 
     def broke(self, reasons: Sequence[Mapping[str, Any]]) -> bool:
@@ -120,6 +140,34 @@ class Fault:
     examples: list[Any] = field(default_factory=list)
 
 
+def _in_window(window: Window) -> ColumnElement[bool]:
+    """Where a letter belongs to it. What came in no window, and has no cursor, belongs to none."""
+    at, first, last = dead_letters.c.cursor_value, dead_letters.c.window_start, dead_letters.c.window_end
+    inside: list[ColumnElement[bool]] = [at.is_not(None)]
+    meeting: list[ColumnElement[bool]] = [at.is_(None), or_(first.is_not(None), last.is_not(None))]
+    if window.start is not None:
+        start = literal(window.start, UtcDateTime())
+        inside.append(at >= start)
+        meeting.append(or_(last.is_(None), last > start))
+    if window.end is not None:
+        end = literal(window.end, UtcDateTime())
+        inside.append(at < end)
+        meeting.append(or_(first.is_(None), first < end))
+    return or_(and_(*inside), and_(*meeting))
+
+
+def has_record(row: Row[Any]) -> bool:
+    """Whether a letter holds its record whole, so that it can be judged anew; else it is masked, expired or erased."""
+    types = json.loads(row.record_types)
+    return bool(types) and MASKED_TYPE not in types.values()
+
+
+def is_nameless(row: Row[Any]) -> bool:
+    """Whether a letter is of a row without a key; what the source did not hand out has a name of its own."""
+    unreadable = any(reason["rule"] == "source answers" for reason in json.loads(row.reasons))
+    return str(row.row_key).startswith(NAMELESS) and not unreadable
+
+
 def find_letters(connection: Connection, wanted: Wanted, limit: int) -> list[Letter]:
     """The letters seen last, the newest first, `limit` at most."""
     newest = (
@@ -133,7 +181,7 @@ def find_letters(connection: Connection, wanted: Wanted, limit: int) -> list[Let
             if len(found) == limit:
                 break
             if wanted.broke(json.loads(row["reasons"])):
-                found.append(_letter(row))
+                found.append(_letter(row).masked(wanted.masking))
     return found
 
 
@@ -143,7 +191,8 @@ def find_faults(connection: Connection, wanted: Wanted) -> list[Fault]:
     Every letter is looked through; what is kept is bounded by the number of rules.
     """
     found: dict[tuple[str, str | None], Fault] = {}
-    statement = select(dead_letters.c.reasons).where(*wanted.conditions).order_by(dead_letters.c.letter)
+    asked = [dead_letters.c.reasons, *([dead_letters.c.record] if wanted.masking else [])]
+    statement = select(*asked).where(*wanted.conditions).order_by(dead_letters.c.letter)
     with _streamed(connection, statement) as rows:
         for row in rows:
             reasons = json.loads(row["reasons"])
@@ -151,7 +200,7 @@ def find_faults(connection: Connection, wanted: Wanted) -> list[Fault]:
                 continue
             for rule, column in dict.fromkeys((reason["rule"], reason["column"]) for reason in reasons):
                 found.setdefault((rule, column), Fault(rule, column)).letters += 1
-            for reason in reasons:
+            for reason in wanted.masking.reasons(reasons, json.loads(row["record"]) if wanted.masking else {}):
                 examples = found[reason["rule"], reason["column"]].examples
                 if len(examples) < _EXAMPLES and reason["value"] not in examples:
                     examples.append(reason["value"])

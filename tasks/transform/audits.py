@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Row, Select, Table, func, literal_column, sel
 
 from tasks.dialects.dialect import Dialect
 from tasks.errors import ConfigError, TargetError, TargetUnavailable, redact
-from tasks.sql_text import declared_sql, for_binding, parameters, standing_in, tables_in, tables_read
+from tasks.masking import MASK, NO_MASKING, Masking
+from tasks.sql_text import declared_sql, for_binding, made_columns, parameters, standing_in, tables_in, tables_read
 from tasks.state.staged import OWN, alive
 
 STAGED = "staged"
@@ -82,12 +83,14 @@ class AuditCheck:
         dialect: the target's.
         staged: the attempt's staged rows.
         where: the attempt, as a message begins.
+        masking: columns whose values no message may tell.
     """
 
     audits: Sequence[Audit]
     dialect: Dialect
     staged: Table
     where: str
+    masking: Masking = NO_MASKING
 
     def refusal(self, connection: Connection) -> str | None:
         """What the first audit that found something says, or None; inside the commit, before anything is written.
@@ -100,9 +103,10 @@ class AuditCheck:
             with self.dialect.translated(f"{self.where}: the audit {audit.name!r}", TargetUnavailable, TargetError):
                 found, examples = self._found(connection, audit)
             if found:
+                told = "; ".join(self._shown(audit, row) for row in examples)
                 return (
                     f"{self.where}: the audit {audit.name!r} found {found:,} rows, and there may be none: "
-                    f"{'; '.join(map(_shown, examples))}{'; …' if found > len(examples) else ''}. Nothing was written. "
+                    f"{told}{'; …' if found > len(examples) else ''}. Nothing was written. "
                     "Mend the source or the SQL that made them, then run again."
                 )
         return None
@@ -122,9 +126,17 @@ class AuditCheck:
         counted = select(func.count()).select_from(wrong)
         return connection.execute(counted).scalar_one(), shown
 
+    def _shown(self, audit: Audit, row: Row[Any]) -> str:
+        told = ", ".join(f"{name} = {value}" for name, value in self._visible(audit, dict(row._mapping)).items())
+        # Redacted before it is cut: half a secret would not be recognized.
+        told = redact(told)
+        return f"({told if len(told) <= _SHOWN_CHARACTERS else told[:_SHOWN_CHARACTERS] + '…'})"
 
-def _shown(row: Row[Any]) -> str:
-    told = ", ".join(f"{name} = {value}" for name, value in row._mapping.items())
-    # Redacted before it is cut: half a secret would not be recognized.
-    told = redact(told)
-    return f"({told if len(told) <= _SHOWN_CHARACTERS else told[:_SHOWN_CHARACTERS] + '…'})"
+    def _visible(self, audit: Audit, row: dict[str, Any]) -> dict[str, Any]:
+        """`row` without what is masked, or may be made of it."""
+        if not self.masking:
+            return row
+        made = made_columns(audit.sql, self.dialect.syntax)
+        hidden = {name for name in row if made is None or name.lower() in made}
+        hidden |= {name for name in row if name.lower() in {column.lower() for column in self.masking.columns}}
+        return {name: MASK if name in hidden and value is not None else value for name, value in row.items()}

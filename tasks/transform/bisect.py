@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from tasks.errors import ContractError, TidegateError
+from tasks.masking import told
 from tasks.transform.whole_window import WholeWindow
 
 _PROBES = 8
@@ -32,12 +33,12 @@ def run_transform(
     except Exception as error:
         if isinstance(transform, WholeWindow):
             raise ContractError(
-                f"{pipeline}: the transform of the whole window fails: {type(error).__name__}: {error}. Mend it, or "
+                f"{pipeline}: the transform of the whole window fails: {told(error)}. Mend it, or "
                 "have it mark the rows that it cannot take, for a rule of the contract to reject."
             ) from error
         if _raises_everywhere(transform, frame):
             raise ContractError(
-                f"{pipeline}: the transform fails on every row of a batch: {type(error).__name__}: {error}. "
+                f"{pipeline}: the transform fails on every row of a batch: {told(error)}. "
                 "Mend the transform, or the columns it reads."
             ) from error
         good, broken = _halve(transform, frame, error, pipeline)

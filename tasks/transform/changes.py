@@ -12,11 +12,11 @@ from tasks.change_columns import BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSI
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError, RetriableError
 from tasks.state.dead_letters import identity_hash, rejected_schema
-from tasks.state.record import encode
 from tasks.state.staged import DELETED, ROW
 from tasks.transform.columns import as_frame, cast_column
-from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
+from tasks.transform.contract import SIBLINGS, Contract, Judged
 from tasks.transform.holding import set_apart
+from tasks.transform.letters import letters
 
 _SIBLING = (1 << SIBLINGS) - 1
 _CHANGE = {BEFORE, COMMITTED_AT, IDENTITY, OPERATION, POSITION, REASON}
@@ -91,7 +91,7 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
         known &= np.asarray(found.column(name).is_valid())
     nameless = np.flatnonzero(~known)
     lacks = [{"rule": "a delete has its key", "column": name, "value": None} for name in contract.key]
-    reasons = [encode([reason for place, reason in unheld if place == row] or lacks) for row in nameless]
+    reasons = [[reason for place, reason in unheld if place == row] or lacks for row in nameless]
     rejected = letters(
         raw,
         passports[nameless].tolist(),
@@ -99,6 +99,7 @@ def _judge_deletes(contract: Contract, raw: pa.Table) -> Judged:
         found.select(contract.key).take(pa.array(nameless)).columns,
         pa.nulls(len(nameless), UTC_TIMESTAMP),
         reasons,
+        contract.masking,
     )
     found = found.filter(pa.array(known))
     columns = {name: found.column(name) if name in told else pa.nulls(len(found), kind)
@@ -117,10 +118,8 @@ def _unreadable(contract: Contract, raw: pa.Table) -> Judged:
         places << SIBLINGS,
         [pa.nulls(raw.num_rows, field.type) for field in contract.key_schema],
         pa.nulls(raw.num_rows, UTC_TIMESTAMP),
-        [
-            encode([{"rule": "source answers", "column": None, "value": reason}])
-            for reason in raw.column(REASON).to_pylist()
-        ],
+        [[{"rule": "source answers", "column": None, "value": why}] for why in raw.column(REASON).to_pylist()],
+        contract.masking,
     )
     # The record may differ next time; the letter stays the same one all the same.
     hashes = [

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from tasks.column_types import JSON, UUID, decimal_text
 from tasks.errors import ContractError
 from tasks.json_documents import is_json
+from tasks.masking import shown
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def cast_column(series: "pd.Series[Any]", target: pa.DataType, pipeline: str) ->
         value = next(iter(failed.values()))
         raise ContractError(
             f"{pipeline}: not one of the {present:,} values of column {series.name!r} can become {target}; "
-            f"the first is {value!r}. Convert the column in the transform, or declare another type."
+            f"the first is {shown(value)}. Convert the column in the transform, or declare another type."
         )
     return CastColumn(cast, failed)
 

@@ -18,17 +18,18 @@ from pandera.errors import SchemaError, SchemaErrors
 from tasks.change_columns import Clearing, Marker
 from tasks.column_types import UTC_TIMESTAMP, storable
 from tasks.errors import ContractError
-from tasks.state.record import encode, encode_records, record_types
+from tasks.masking import NO_MASKING, Masking, has_field, hiding, shown, told
 from tasks.state.staged import ROW
 from tasks.transform.bisect import run_transform
 from tasks.transform.columns import as_frame, cast_column, nulls
-from tasks.transform.holding import FindUnheld, holds_everything, set_apart, told
+from tasks.transform.holding import FindUnheld, holds_everything, readable, set_apart
+from tasks.transform.letters import letters
 from tasks.transform.logical_types import Json, Uuid
 from tasks.transform.lookup_join import Join, joined
 from tasks.transform.reasons import Reason
 from tasks.transform.rules import UtcTimestamp, arrow_type, described, fingerprint, rules_only
 
-__all__ = ["SIBLINGS", "Contract", "Json", "Judged", "UtcTimestamp", "Uuid", "letters"]
+__all__ = ["SIBLINGS", "Contract", "Json", "Judged", "UtcTimestamp", "Uuid"]
 
 SIBLINGS = 20
 """A row's number is its passport shifted by this many bits, plus its place among the rows exploded from it."""
@@ -67,6 +68,8 @@ class Judged:
 class Contract:
     """What a pipeline demands of its rows.
 
+    Its `unseen` are the masked columns that neither the model nor any batch so far has; None before the first batch.
+
     Args:
         pipeline: its name, for messages.
         model: the pandera model.
@@ -77,6 +80,7 @@ class Contract:
         adds_rows: the transform may explode rows.
         unheld: finds the values that the target's database cannot hold.
         joins: lookups of further columns, before and after the transform.
+        masking: columns whose values no dead letter and no message may tell.
 
     Raises:
         ContractError: a key or the cursor is not in the model.
@@ -94,6 +98,7 @@ class Contract:
         adds_rows: bool = False,
         unheld: FindUnheld = holds_everything,
         joins: Sequence[Join] = (),
+        masking: Masking = NO_MASKING,
     ) -> None:
         self.pipeline = pipeline
         self.transform = transform
@@ -103,6 +108,8 @@ class Contract:
         self.adds_rows = adds_rows
         self.unheld = unheld
         self.joins = tuple(joins)
+        self.masking = masking
+        self.unseen: set[str] | None = None
         schema = model.to_schema()
         self.columns = pa.schema(
             [
@@ -149,6 +156,13 @@ class Contract:
             ContractError: a column is missing or cannot be cast, a check raises, the transform lost the index, fails
                 on every row, or drops or adds rows without the pipeline declaring it.
         """
+        with hiding(self.masking):
+            return self._judge(raw, first)
+
+    def _judge(self, raw: pa.Table, first: int) -> Judged:
+        if self.masking:
+            left = self.masking.columns - set(self.columns.names) if self.unseen is None else self.unseen
+            self.unseen = {name for name in left if not has_field(raw.schema, name)}
         frame = as_frame(raw)
         frame.index = pd.RangeIndex(_FIRST_PASSPORT + first, _FIRST_PASSPORT + first + len(frame))
         frame, lacking = joined(self.joins, frame, made=False)
@@ -167,10 +181,11 @@ class Contract:
         good = np.ones(len(passports), dtype=bool)
         good[bad] = False
         valid = rows.add_column(0, pa.field(ROW, pa.int64()), pa.array(numbers)).filter(pa.array(good))
-        letters = self._letters(raw, first, passports[bad], numbers[bad], rows.take(pa.array(bad)), reasons.values())
+        found = list(reasons.values())
+        rejected = self._letters(raw, first, passports[bad], numbers[bad], rows.take(pa.array(bad)), found)
         if broken:
-            letters = pa.concat_tables([letters, self._broken_letters(raw, first, broken, lacking)])
-        return Judged(valid, letters, added, filtered)
+            rejected = pa.concat_tables([rejected, self._broken_letters(raw, first, broken, lacking)])
+        return Judged(valid, rejected, added, filtered)
 
     def made(self, frame: pd.DataFrame) -> pd.DataFrame:
         """What lookups and transform make of `frame`, as it comes; its index is left to them."""
@@ -256,13 +271,13 @@ class Contract:
         if not isinstance(cases, pd.DataFrame) or "index" not in cases or cases["index"].isna().any():
             raise ContractError(
                 f"{self.pipeline}: the check {rule} of {f'column {name!r}' if name else 'the frame'} does not judge "
-                f"rows but fails itself: {cases if isinstance(cases, str) else _first_case(cases)}. "
+                f"rows but fails itself: {cases if isinstance(cases, str) else shown(_first_case(cases))}. "
                 "Mend the check; the columns it sees are Arrow-backed pandas columns."
             ) from error
         for position in cases["index"].astype(int).drop_duplicates():
             if name is not None and (position, name) in uncast:
                 continue
-            value = told(rows.column(name)[position]) if name else rows.slice(position, 1).to_pylist()[0]
+            value = readable(rows.column(name)[position]) if name else rows.slice(position, 1).to_pylist()[0]
             reasons.setdefault(position, []).append({"rule": rule, "column": name, "value": value})
 
     def _letters(
@@ -272,11 +287,11 @@ class Contract:
         passports: npt.NDArray[np.int64],
         numbers: npt.NDArray[np.int64],
         rows: pa.Table,
-        reasons: Any,
+        reasons: Sequence[Sequence[Reason]],
     ) -> pa.Table:
         cursors = rows.column(self.time_cursor) if self.time_cursor else pa.nulls(len(rows), UTC_TIMESTAMP)
         keys = [rows.column(name) for name in self.key]
-        return letters(raw, (passports - first).tolist(), numbers, keys, cursors, [encode(found) for found in reasons])
+        return letters(raw, (passports - first).tolist(), numbers, keys, cursors, reasons, self.masking)
 
     def _broken_letters(
         self, raw: pa.Table, first: int, broken: dict[int, Exception], lacking: dict[int, list[Reason]]
@@ -293,49 +308,13 @@ class Contract:
                 known[name] = pa.nulls(len(positions), kind)
         keys, _ = set_apart(pa.table(known), self.unheld)
         reasons = [
-            encode(
-                [
-                    *lacking.get(position, []),
-                    {"rule": "transform", "column": None, "value": f"{type(error).__name__}: {error}"},
-                ]
-            )
+            [*lacking.get(position, []), {"rule": "transform", "column": None, "value": told(error)}]
             for position, error in zip(positions, broken.values(), strict=True)
         ]
         numbers = np.array([(first + position) << SIBLINGS for position in positions], dtype=np.int64)
         cursors = keys.column(self.time_cursor) if self.time_cursor else pa.nulls(len(positions), UTC_TIMESTAMP)
-        return letters(raw, positions, numbers, [keys.column(name) for name in self.key], cursors, reasons)
-
-
-def letters(
-    raw: pa.Table,
-    positions: list[int],
-    numbers: npt.NDArray[np.int64],
-    keys: Sequence[pa.Array | pa.ChunkedArray],
-    cursors: pa.Array | pa.ChunkedArray,
-    reasons: list[str],
-) -> pa.Table:
-    """A batch of dead letters, in the columns of `tasks.state.dead_letters.rejected_schema`.
-
-    Args:
-        raw: the batch they came in.
-        positions: their rows in it.
-        numbers: their `etl_row`.
-        keys: their key columns.
-        cursors: their cursors.
-        reasons: for each, the rules it broke, as JSON.
-    """
-    records, hashes = encode_records(raw, positions)
-    return pa.table(
-        {
-            ROW: pa.array(numbers, pa.int64()),
-            **{f"key_{place}": column for place, column in enumerate(keys)},
-            "cursor_value": cursors,
-            "record": pa.array(records, pa.string()),
-            "record_types": pa.array([record_types(raw)] * len(records), pa.string()),
-            "record_hash": pa.array(hashes, pa.string()),
-            "reasons": pa.array(reasons, pa.string()),
-        }
-    )
+        names = [keys.column(name) for name in self.key]
+        return letters(raw, positions, numbers, names, cursors, reasons, self.masking)
 
 
 def _first_case(cases: Any) -> Any:

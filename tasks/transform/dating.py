@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from tasks.change_columns import COMMITTED_AT, OPERATION, Clearing
 from tasks.column_types import UTC_TIMESTAMP
 from tasks.errors import ContractError
-from tasks.state.record import encode
 from tasks.state.staged import CHANGED_AT, ROW
 from tasks.transform.changes import judge_changes
-from tasks.transform.contract import SIBLINGS, Contract, Judged, letters
+from tasks.transform.contract import SIBLINGS, Contract, Judged
+from tasks.transform.letters import letters
 
 _MARKERS = pa.array(["truncate", "snapshot"])
 
@@ -61,7 +61,7 @@ class Dating:
                  undated: "np.typing.NDArray[np.bool_]") -> Judged:  # fmt: skip
         """`judged` with its rows that have no time among the rejected."""
         rows = judged.valid.filter(pa.array(undated))
-        reason = encode([{"rule": "a change has its time", "column": self.contract.time_cursor, "value": None}])
+        reason = [{"rule": "a change has its time", "column": self.contract.time_cursor, "value": None}]
         made = letters(
             raw,
             places[undated].tolist(),
@@ -69,6 +69,7 @@ class Dating:
             [rows.column(name) for name in self.contract.key],
             pa.nulls(rows.num_rows, UTC_TIMESTAMP),
             [reason] * rows.num_rows,
+            self.contract.masking,
         )
         return replace(
             judged,

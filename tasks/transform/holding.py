@@ -24,7 +24,7 @@ def set_apart(rows: pa.Table, find: FindUnheld) -> tuple[pa.Table, list[tuple[in
         values = rows.column(unheld.column)
         positions = np.flatnonzero(unheld.rows.to_numpy(zero_copy_only=False))
         reasons += [
-            (int(place), {"rule": unheld.rule, "column": unheld.column, "value": told(values[int(place)])})
+            (int(place), {"rule": unheld.rule, "column": unheld.column, "value": readable(values[int(place)])})
             for place in positions
         ]
         where = rows.schema.get_field_index(unheld.column)
@@ -32,7 +32,7 @@ def set_apart(rows: pa.Table, find: FindUnheld) -> tuple[pa.Table, list[tuple[in
     return rows, reasons
 
 
-def told(value: pa.Scalar) -> Any:
+def readable(value: pa.Scalar) -> Any:
     """A value as a dead letter names it; a date that Python does not have as a text."""
     try:
         return value.as_py()

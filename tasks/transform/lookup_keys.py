@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from tasks.column_types import UTC_TIMESTAMP, UUID
 from tasks.errors import ContractError
+from tasks.masking import shown
 from tasks.transform.lookup import Lookup
 from tasks.version_columns import VALID_FROM, VALID_TO
 
@@ -53,7 +54,7 @@ class Versions:
         if self.lookup.as_of:
             found = [place for place in found if self._valid(place, at)]
         if len(found) > 1:
-            told = ", ".join(f"{name}={value!r}" for name, value in zip(self.lookup.on.values(), key, strict=True))
+            told = ", ".join(f"{name}={shown(value)}" for name, value in zip(self.lookup.on.values(), key, strict=True))
             remedy = (
                 "Its versions overlap: mend the table."
                 if self.lookup.as_of

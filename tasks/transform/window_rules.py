@@ -12,10 +12,11 @@ import pyarrow as pa
 from sqlalchemy import ColumnElement, Connection, Row, Table, case, delete, func, insert, or_, select
 
 from tasks.column_types import UTC_TIMESTAMP
+from tasks.masking import NO_MASKING, Masking
 from tasks.spool import Spool
-from tasks.state.record import encode
 from tasks.state.staged import ROW
-from tasks.transform.contract import SIBLINGS, letters
+from tasks.transform.contract import SIBLINGS
+from tasks.transform.letters import letters
 from tasks.transform.reasons import Reason, reason
 
 _CHUNK = 1_000
@@ -66,6 +67,7 @@ class WindowCheck:
         time_cursor: the cursor column of the target, where it is an instant; else None.
         rejected: the attempt's dead letters.
         spool: the raw rows of the window; None where no rule rejects.
+        masking: columns whose values no dead letter may tell.
     """
 
     rejecting: Sequence[WindowRule]
@@ -74,6 +76,7 @@ class WindowCheck:
     time_cursor: str | None
     rejected: Table
     spool: Spool | None
+    masking: Masking = NO_MASKING
 
     def warn(self, connection: Connection) -> int:
         """How many staged rows break a rule that only warns."""
@@ -123,7 +126,8 @@ class WindowCheck:
                 np.array([found[0] for found in here]),
                 [pa.array([found[1 + place] for found in here]) for place in range(keys)],
                 pa.array([found[plain - 1] if self.time_cursor else None for found in here], UTC_TIMESTAMP),
-                [encode(list(self._reasons(found[plain:]))) for found in here],
+                [self._reasons(found[plain:]) for found in here],
+                self.masking,
             )
             connection.execute(insert(self.rejected), judged.to_pylist())
 

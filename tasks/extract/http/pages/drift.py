@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tasks.column_types import decimal_text
 from tasks.errors import SourceError, SourceUnavailable
+from tasks.masking import shown
 
 OnDrift = Literal["error", "dedup"]
 
@@ -52,9 +53,9 @@ class Drift:
             content = hash(repr(record)) if self._on_drift == "dedup" else 0
             if known is not None and known[0] != page:
                 if self._on_drift == "error":
-                    shown = ", ".join(f"{name}={record[name]!r}" for name in self._key)
+                    named = ", ".join(f"{name}={shown(record[name])}" for name in self._key)
                     raise SourceUnavailable(
-                        f"{where}: {shown} was on an earlier page already, so records moved while the pages were read, "
+                        f"{where}: {named} was on an earlier page already, so records moved while the pages were read, "
                         "and others may have been missed. Another attempt may find them still. If the API cannot keep "
                         'them so, sort by something that never changes, or say on_drift="dedup".'
                     )

@@ -15,6 +15,7 @@ from tasks.errors import SourceError
 from tasks.extract.http.answers import Answer, masked, shown
 from tasks.extract.http.pace.retry import Broken
 from tasks.extract.http.parallel import abandoned
+from tasks.masking import said
 
 MEBIBYTE = 1 << 20
 
@@ -74,7 +75,7 @@ class Body:
     def malformed(self, what: str, reason: str) -> SourceError:
         """That it is not `what` it should be."""
         kind = self.headers.get("content-type", "no content type")
-        excerpt = masked(self.start[:_EXCERPT].decode(self.encoding, "replace"), self.url)
+        excerpt = said(masked(self.start[:_EXCERPT].decode(self.encoding, "replace"), self.url))
         return SourceError(
             f"{self.method} {shown(self.url)} answered 200, but its body ({kind}) is not {what} ({reason}): "
             f"{excerpt!r}. Check that the path is that of the API, and not of a page or a login."
@@ -168,7 +169,7 @@ def beginning(response: httpx.Response) -> str:
                 break
     except (httpx.TransportError, SourceError, Broken):
         pass
-    return masked(start[:_EXCERPT].decode(response.encoding or "utf-8", "replace"), response.url)
+    return said(masked(start[:_EXCERPT].decode(response.encoding or "utf-8", "replace"), response.url))
 
 
 def _framed(response: httpx.Response) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from deployments.past_runs import targets
-from deployments.pipelines import declared, every
+from deployments.pipelines import declared, every, masking_of
 from tasks.errors import ConfigError, TidegateError
 from tasks.running.assembly import Assembly
 from tasks.state.history import opened_history
@@ -49,7 +49,7 @@ def find_letter(number: int, pipeline: str | None) -> FoundLetter:
             f"There is no dead letter {number}{f' of {pipeline}' if pipeline else ''}. "
             "`tidegate dead-letters list PIPELINE` lists those of a pipeline."
         )
-    return _judged_today(found[0])
+    return _judged_today(found[0].masked(masking_of(found[0].pipeline)))
 
 
 def _judged_today(letter: Letter) -> FoundLetter:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.pipelines import every
+from deployments.pipelines import every, masking_of
 from tasks.errors import ConfigError, TidegateError
 from tasks.state.history import PastRun, opened_history, past_run, runs_called
 from tasks.state.letters import Fault, Wanted, count_closed, find_faults
@@ -55,7 +55,8 @@ def find_run(name: str) -> FoundRun:
                     ids.append(run_id)
                     run = past_run(connection, run_id)
                     assert run is not None, "it was just found"
-                    wanted = Wanted(run.attempts[0].pipeline, "all", run_id=run_id)
+                    pipeline = run.attempts[0].pipeline
+                    wanted = Wanted(pipeline, "all", run_id=run_id, masking=masking_of(pipeline))
                     found.append(
                         FoundRun(target, run, find_faults(connection, wanted), count_closed(connection, run_id))
                     )

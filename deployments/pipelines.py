@@ -6,6 +6,7 @@ from importlib import import_module
 
 import flows
 from tasks.errors import ConfigError, one_of
+from tasks.masking import NO_MASKING, Masking
 from tasks.pipeline import Pipeline
 
 
@@ -35,6 +36,11 @@ def every() -> list[Pipeline]:
     modules = [import_module(f"flows.{module.name}") for module in pkgutil.iter_modules(flows.__path__)]
     found = [getattr(module, "PIPELINE", None) for module in modules]
     return sorted((one for one in found if isinstance(one, Pipeline)), key=lambda pipeline: pipeline.name)
+
+
+def masking_of(name: str) -> Masking:
+    """What nobody may see of the rows of that pipeline; of one that is not declared any more, nobody can say."""
+    return next((pipeline.masking for pipeline in every() if pipeline.name == name), NO_MASKING)
 
 
 def chosen(names: Sequence[str]) -> list[Pipeline]:

@@ -18,6 +18,10 @@ def list_(
         str | None, typer.Option(help="Only those that this run saw last: its id, its beginning, or a flow run's id.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only those seen since this time, ISO 8601, UTC.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Only those from this time on, by cursor or window; ISO 8601, UTC.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Only those before this time.")] = None,
     status: Annotated[str, typer.Option(help="open, closed, discarded or all.")] = "open",
     limit: Annotated[int, typer.Option(help="How many letters are listed, the newest first.", min=0)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -30,7 +34,7 @@ def list_(
     from deployments.text_table import TextTable
     from tasks.state.history import opened_history
     from tasks.state.letters import LetterStatus, Wanted, find_faults, find_letters
-    from tasks.window import to_utc
+    from tasks.window import Window, to_utc
 
     with failing():
         found = declared(pipeline)
@@ -40,6 +44,8 @@ def list_(
             rule=rule,
             run_id=None if run is None else find_run(run).run.attempts[0].run_id,
             since=None if since is None else to_utc(since, "since"),
+            window=Window.parse(start, end),
+            masking=found.masking,
         )
         with opened_history(found.load.connection) as connection:
             faults = [] if connection is None else find_faults(connection, wanted)

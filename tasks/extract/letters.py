@@ -14,14 +14,14 @@ from tasks.dialects import dialect_of
 from tasks.errors import SourceError, SourceUnavailable
 from tasks.extract.feed import Home, Notice, Opening
 from tasks.state.dead_letters import close_as_seen
-from tasks.state.letters import Wanted, letter_pages
+from tasks.state.letters import Wanted, has_record, letter_pages
 from tasks.state.record_reading import read_records
 from tasks.window import Window
 
 
 @dataclass(frozen=True)
 class LettersExtract:
-    """Read the raw records of dead letters, as the source gave them.
+    """Read the raw records of dead letters, as the source gave them; one that has none any more is left out.
 
     Attributes:
         connection: the target database, which keeps the letters.
@@ -52,7 +52,7 @@ class LettersExtract:
         return 0
 
     def batches(self, window: Window) -> Iterator[pa.Table]:
-        """All of them, whatever the window; none is closed."""
+        """All that have their record, whatever the window; none is closed."""
         return LettersChunk(self, None).batches()
 
     def unfinished(self, position: str | None) -> Window | None:
@@ -90,7 +90,8 @@ class LettersChunk:
         """In the order of their numbers, those that follow each other together where their columns are the same."""
         source = engine(self.extract.connection)
         with dialect_of(source).translated(self.extract.dataset, SourceUnavailable, SourceError):
-            for page in letter_pages(source.connect, self.extract.wanted):
+            for letters in letter_pages(source.connect, self.extract.wanted):
+                page = [row for row in letters if has_record(row)]
                 self._numbers.extend(row.letter for row in page)
                 self._times.extend(row.times_seen for row in page)
                 for types, alike in groupby(page, lambda row: str(row.record_types)):

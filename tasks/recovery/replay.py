@@ -1,5 +1,6 @@
 """Replay: the open dead letters of a pipeline, judged by what transform, schema and references say today."""
 
+from array import array
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -8,13 +9,14 @@ from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Derived, Feed
 from tasks.extract.letters import LettersExtract
+from tasks.observe.context import logger
 from tasks.overrides import Overrides
 from tasks.report import RunReport
 from tasks.running.assembly import Assembly
 from tasks.running.run import Run
 from tasks.state.attempts import Attempt, new_token, record_unplanned
-from tasks.state.dead_letters import discard
-from tasks.state.letters import Wanted, letter_pages
+from tasks.state.dead_letters import close_as_seen, discard
+from tasks.state.letters import Wanted, has_record, is_nameless, letter_pages
 from tasks.state.schema import ensure_schema
 from tasks.transform.changes import judge_changes
 from tasks.transform.whole_window import WholeWindow
@@ -22,6 +24,9 @@ from tasks.window import Window, joined_windows
 
 # What is bad still does not keep the rest from being loaded: nothing comes in that is not bad already.
 _NO_LIMIT = Overrides("dead letters are replayed", abort_error_rate=1, ignore_bounds=True)
+
+RECORDLESS = "their records are masked, or not kept any more"
+"""Why letters of a pipeline that is replayed by records have to be read again."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +37,48 @@ class Rehearsal:
         pipeline: whose letters.
         passing: rows that the contract would let through; references and rules over the window are not asked.
         failing: rows that it would reject.
-        windows: what would be read again instead, where records alone are not enough.
+        windows: what would be read again, for letters whose records are not enough.
+        reason: why they are not; None where each of them is.
+        snapshot: they are of a feed, which is read anew, whole.
     """
 
     pipeline: str
     passing: int = 0
     failing: int = 0
     windows: tuple[Window, ...] = field(default=())
+    reason: str | None = None
+    snapshot: bool = False
 
 
-def replay_letters(pipeline: Pipeline, wanted: Wanted | None = None) -> list[RunReport]:
+@dataclass
+class _Found:
+    """What letters a replay is about; 16 bytes of memory for each that has no key.
+
+    Attributes:
+        whole: whether any of them is judged by its record.
+        windows: those that the others were seen in last.
+        nameless: numbers of these others, as far as their rows have no key, so that no good version closes them.
+        times: how often each of those had been seen.
+    """
+
+    whole: bool = False
+    windows: set[Window] = field(default_factory=set)
+    nameless: "array[int]" = field(default_factory=lambda: array("q"))
+    times: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+def replay_letters(pipeline: Pipeline, wanted: Wanted | None = None, *, snapshots: bool = True) -> list[RunReport]:
     """Load what passes today; its letters are closed by the run, and what is bad still stays open.
 
     The records are judged and loaded by the pipeline's own strategy, in one commit, so that an older version never
-    replaces a newer one. Where a record is not enough (see `needs_source`), the windows that the letters came in are
-    run again.
+    replaces a newer one. Where a record is not enough (see `needs_source`), or is masked or gone, the windows that the
+    letters came in are run again; of what is followed there are none, and a new snapshot is taken. Such a letter of a
+    row without a key is closed if it does not come again.
 
     Args:
         pipeline: whose letters.
         wanted: which of them; None is all that are open.
+        snapshots: a feed may be read anew for it, whole; else such letters are left, and that is logged.
 
     Returns:
         The report of each run: one, or one for each window; none where no letter is open.
@@ -60,14 +88,27 @@ def replay_letters(pipeline: Pipeline, wanted: Wanted | None = None) -> list[Run
         TidegateError: see `tasks.errors`; the letters are what they were.
     """
     asked = _asked(pipeline, wanted)
-    windows = _windows(pipeline, asked)
-    if needs_source(pipeline) is None:
+    found = _found(pipeline, asked)
+    reports = []
+    if found.whole:
         letters = replace(pipeline, extract=_letters(pipeline, asked), bounds=(), depends_on=())
-        return [Run(letters, _NO_LIMIT).run(None, None)] if windows else []
-    return [
+        reports.append(Run(letters, _NO_LIMIT).run(None, None))
+    if found.windows and isinstance(pipeline.extract, Feed) and not snapshots:
+        logger().warning(
+            "%s: some open dead letters can only be judged by a new snapshot, because %s. Take it with `tidegate "
+            "dead-letters replay %s`.",
+            pipeline.name,
+            needs_source(pipeline) or RECORDLESS,
+            pipeline.name,
+        )
+        return reports
+    again = [
         Run(pipeline).run(window.start, window.end, full_refresh=window == Window())
-        for window in joined_windows(windows)
+        for window in joined_windows(found.windows)
     ]
+    if again and all(report.windows and report.skipped is None for report in again):
+        _close_unseen(pipeline, found, again[-1])
+    return reports + again
 
 
 def rehearse_replay(pipeline: Pipeline, wanted: Wanted | None = None) -> Rehearsal:
@@ -77,9 +118,17 @@ def rehearse_replay(pipeline: Pipeline, wanted: Wanted | None = None) -> Rehears
         TidegateError: see `replay_letters`.
     """
     asked = _asked(pipeline, wanted)
-    if needs_source(pipeline) is not None:
-        return Rehearsal(pipeline.name, windows=tuple(joined_windows(_windows(pipeline, asked))))
-    letters = _letters(pipeline, asked)
+    found = _found(pipeline, asked)
+    reason = (needs_source(pipeline) or RECORDLESS) if found.windows else None
+    windows = tuple(joined_windows(found.windows))
+    passing, failing = _judged(pipeline, asked) if found.whole else (0, 0)
+    snapshot = isinstance(pipeline.extract, Feed) and bool(windows)
+    return Rehearsal(pipeline.name, passing, failing, windows, reason, snapshot)
+
+
+def _judged(pipeline: Pipeline, wanted: Wanted) -> tuple[int, int]:
+    """How many rows the contract lets through of those that have their records, and how many it does not."""
+    letters = _letters(pipeline, wanted)
     contract = Assembly(replace(pipeline, extract=letters)).contract
     judge = partial(judge_changes, contract) if letters.tells_deletes else contract.judge
     passing = failing = 0
@@ -87,7 +136,7 @@ def rehearse_replay(pipeline: Pipeline, wanted: Wanted | None = None) -> Rehears
         judged = judge(batch, 0)
         passing += judged.valid.num_rows
         failing += judged.rejected.num_rows
-    return Rehearsal(pipeline.name, passing, failing)
+    return passing, failing
 
 
 def discard_letters(pipeline: Pipeline, reason: str, wanted: Wanted | None = None) -> int:
@@ -121,6 +170,8 @@ def needs_source(pipeline: Pipeline) -> str | None:
     """Why the records of dead letters are not enough to replay them, so that windows are read again; else None."""
     load, extract = pipeline.load, pipeline.extract
     name = type(load).__name__
+    if pipeline.masked:
+        return "its records are masked"
     if isinstance(extract, Derived):
         return "it is made of other tables"
     if load.deletes_absent:
@@ -151,11 +202,31 @@ def _letters(pipeline: Pipeline, wanted: Wanted) -> LettersExtract:
     return LettersExtract(pipeline.load.connection, wanted, extract.cursor, tells_deletes)
 
 
-def _windows(pipeline: Pipeline, wanted: Wanted) -> set[Window]:
-    """The windows that the letters were seen in last."""
-    parts = Assembly(pipeline)
+def _found(pipeline: Pipeline, wanted: Wanted) -> _Found:
+    """Which letters are judged by their records, and what has to be read for the others."""
+    parts, found = Assembly(pipeline), _Found()
+    by_record = needs_source(pipeline) is None
     with parts.target_errors(pipeline.name):
         ensure_schema(parts.engine, parts.dialect)
         with parts.engine.connect() as connection:
-            pages = letter_pages(lambda: nullcontext(connection), wanted)
-            return {Window(row.window_start, row.window_end) for page in pages for row in page}
+            for page in letter_pages(lambda: nullcontext(connection), wanted):
+                for row in page:
+                    if by_record and has_record(row):
+                        found.whole = True
+                        continue
+                    found.windows.add(Window(row.window_start, row.window_end))
+                    if is_nameless(row):
+                        found.nameless.append(row.letter)
+                        found.times.append(row.times_seen)
+    return found
+
+
+def _close_unseen(pipeline: Pipeline, found: _Found, report: RunReport) -> None:
+    """Close the letters without a key that the windows they came in have not brought again, though read whole."""
+    if not found.nameless:
+        return
+    parts = Assembly(pipeline)
+    with parts.target_errors(pipeline.name), parts.dialect.transaction(parts.engine) as connection:
+        now = parts.dialect.clock(connection)
+        letters = zip(found.nameless, found.times, strict=True)
+        close_as_seen(connection, letters, report.windows[-1].attempt.token, now)

@@ -7,11 +7,13 @@ from typing import Any
 from tasks.counts import Counts
 from tasks.declaration import Pipeline
 from tasks.errors import ReplayFailed, TidegateError, redact
+from tasks.masking import hiding, told
 from tasks.observe.artifacts import show_report
 from tasks.observe.context import logger
 from tasks.recovery.replay import replay_letters
 from tasks.report import RunReport
 from tasks.state.letters import Wanted
+from tasks.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,23 @@ class ReplayReport:
         return "; ".join(told) or "no dead letter is open"
 
 
-def replay_pipelines(name: str, pipelines: Sequence[Pipeline], rule: str | None = None) -> ReplayReport:
+def replay_pipelines(
+    name: str, pipelines: Sequence[Pipeline], rule: str | None = None, window: Window | None = None
+) -> ReplayReport:
     """Replay the open dead letters of every pipeline; one that fails keeps none of the others.
 
-    Inside a flow run the table of all is an artifact `etl-<name>`.
+    No feed is read anew for it. Inside a flow run the table of all is an artifact `etl-<name>`.
 
     Args:
         name: of the whole.
         pipelines: whose letters, those first that others refer to.
         rule: only those that broke it.
+        window: only those that lie in it; see `Wanted`.
 
     Raises:
         ReplayFailed: some failed, after all others were replayed.
     """
-    report = ReplayReport(tuple(_replayed(pipeline, rule) for pipeline in pipelines))
+    report = ReplayReport(tuple(_replayed(pipeline, rule, window) for pipeline in pipelines))
     show_report(name, [one.row for one in report.replayed], str(report))
     problems = [f"{one.pipeline}: {one.problem}" for one in report.replayed if one.problem is not None]
     if problems:
@@ -71,11 +76,16 @@ def replay_pipelines(name: str, pipelines: Sequence[Pipeline], rule: str | None 
     return report
 
 
-def _replayed(pipeline: Pipeline, rule: str | None) -> Replayed:
+def _replayed(pipeline: Pipeline, rule: str | None, window: Window | None) -> Replayed:
+    with hiding(pipeline.masking):
+        return _outcome(pipeline, Wanted(pipeline.name, rule=rule, window=window))
+
+
+def _outcome(pipeline: Pipeline, wanted: Wanted) -> Replayed:
     try:
-        return Replayed(pipeline.name, replay_letters(pipeline, Wanted(pipeline.name, rule=rule)))
+        return Replayed(pipeline.name, replay_letters(pipeline, wanted, snapshots=False))
     # Whatever it is, the letters of the other pipelines are to be replayed.
     except Exception as error:
-        problem = redact(str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}")
+        problem = redact(str(error) if isinstance(error, TidegateError) else told(error))
         logger().error("%s: its dead letters could not be replayed. %s", pipeline.name, problem)
         return Replayed(pipeline.name, problem=problem)

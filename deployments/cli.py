@@ -12,6 +12,7 @@ from deployments.commands import (
     deploy,
     doctor,
     grants,
+    personal_data,
     preview,
     replay,
     run,
@@ -45,5 +46,8 @@ app.command()(doctor.doctor)
 app.command()(grants.grants)
 dead_letters.app.command()(replay.replay)
 dead_letters.app.command()(replay.discard)
+dead_letters.app.command()(personal_data.erase)
+dead_letters.app.command()(personal_data.expire)
+dead_letters.app.command()(personal_data.mask)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(watermark.app, name="watermark")

@@ -21,13 +21,14 @@ Status = Literal[
 ]
 
 _STAGED = "etl_staged_"
-_REJECTED = "etl_rejected_"
+REJECTED = "etl_rejected_"
+"""With the attempt's token: its dead letters on their way in."""
 HASHED = "etl_hashed_"
 """With the attempt's token: the hashes of a snapshot on their way in."""
 CHANGED = "etl_changed_"
 """With the attempt's token: what differs between two snapshots."""
 
-_STAGING = (_STAGED, _REJECTED, HASHED, CHANGED)
+_STAGING = (_STAGED, REJECTED, HASHED, CHANGED)
 
 
 def new_token() -> str:
@@ -65,7 +66,7 @@ class Attempt:
     @property
     def rejected_table(self) -> str:
         """Name of the table that holds the dead letters on their way in."""
-        return _REJECTED + self.token
+        return REJECTED + self.token
 
     @property
     def moves_watermark(self) -> bool:

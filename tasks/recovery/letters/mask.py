@@ -1,0 +1,98 @@
+"""Dead letters and messages of the ledger from before a column was declared masked, rewritten."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from tasks.declaration import Pipeline
+from tasks.masking import Masking
+from tasks.recovery.letters.ledgered import Ledgered, Page
+from tasks.recovery.letters.messages import rewritten_messages
+from tasks.state.dead_letters import NTH
+from tasks.state.emptied import NOTHING, without_quotes
+from tasks.state.letters import NAMELESS, is_nameless
+from tasks.state.record import ALIKE, encode, record_hash
+from tasks.state.tables import dead_letters
+
+_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedBefore:
+    """What still held values of masked columns.
+
+    Attributes:
+        letters: dead letters, whatever their status.
+        messages: of the ledger.
+    """
+
+    letters: int = 0
+    messages: int = 0
+
+
+def mask_letters(pipeline: Pipeline) -> MaskedBefore:
+    """Put a mark for the values of masked columns in what was kept of the pipeline before they were declared so.
+
+    In messages of the ledger all is masked that they quote of rows: nobody can tell which column it is of.
+
+    Raises:
+        TidegateError: see `tasks.errors`; what was done before is done.
+    """
+    if not pipeline.masked:
+        return MaskedBefore()
+    rewritten = Ledgered(pipeline, lambda n: f"{n:,} dead letters were masked, as the pipeline declares now.")
+    letters = rewritten.carry_out(_letters(pipeline))
+    quoting = Ledgered(pipeline, lambda n: f"{n:,} messages of the ledger lost the rows that they quoted.")
+    return MaskedBefore(letters, quoting.carry_out(rewritten_messages(pipeline.name, without_quotes)))
+
+
+def _letters(pipeline: Pipeline) -> Page:
+    last = -1
+    rows = select(dead_letters).where(dead_letters.c.pipeline == pipeline.name).order_by(dead_letters.c.letter)
+
+    def page(connection: Connection, now: datetime) -> int | None:
+        nonlocal last
+        found = connection.execute(rows.where(dead_letters.c.letter > last).limit(_AT_ONCE)).all()
+        if not found:
+            return None
+        last = found[-1].letter
+        return sum(_mask(connection, row, pipeline.masking) for row in found)
+
+    return page
+
+
+def _mask(connection: Connection, row: Row[Any], masking: Masking) -> bool:
+    """Rewrite a letter; whether there was anything to mask."""
+    record = json.loads(row.record)
+    masked = {
+        "record": encode(masking.record(record)),
+        "record_types": encode(masking.types(json.loads(row.record_types))),
+        "reasons": encode(masking.reasons(json.loads(row.reasons), record)),
+        "row_key": row.row_key,
+    }
+    if is_nameless(row):
+        masked["row_key"] = _row_key(connection, row, masked["record"], masking)
+    changed = {name: value for name, value in masked.items() if value != row._mapping[name]}
+    if changed:
+        connection.execute(update(dead_letters).where(dead_letters.c.letter == row.letter).values(**changed))
+    return bool(changed)
+
+
+def _row_key(connection: Connection, row: Row[Any], record: str, masking: Masking) -> str:
+    """What a run would call the letter now: the hash it has was made of what is masked too."""
+    if record == NOTHING:
+        return row.row_key if row.row_key.startswith(NAMELESS + ALIKE) else f"{NAMELESS}{ALIKE}{row.letter}"
+    base = NAMELESS + record_hash(record, masking)
+    if row.row_key == base or row.row_key.startswith(base + NTH):
+        return str(row.row_key)
+    alike = select(dead_letters.c.row_key).where(
+        dead_letters.c.pipeline == row.pipeline, dead_letters.c.row_key.startswith(base, autoescape=True)
+    )
+    taken, place, name = set(connection.execute(alike).scalars()), 1, base
+    while name in taken:
+        place += 1
+        name = f"{base}{NTH}{place}"
+    return name

@@ -69,28 +69,15 @@ def plan(
         )
     if isinstance(extract, LettersExtract):
         return Plan("replay", (Window(),))
-    if isinstance(extract, Feed):
-        if explicit:
-            raise ConfigError(
-                f"{pipeline.name}: {extract.dataset!r} is followed from a position, and has no past to read a range "
-                "of. Run it without start and end, or with full_refresh for a new snapshot."
-            )
+    if explicit:
+        expect_past(pipeline)
+    if isinstance(extract, Feed) or (isinstance(extract, Derived) and not explicit):
         return Plan("changes", (Window(),))
-    if isinstance(extract, Derived) and extract.by is not None and explicit:
-        asked = Window.parse(start, end)
-        return Plan("explicit", _split(pipeline, _whole(asked, extract.by), extract.by))
-    if isinstance(extract, Derived) and not explicit:
-        return Plan("changes", (Window(),))
+    asked, partitions = Window.parse(start, end), whole_partitions(pipeline)
+    if isinstance(extract, Derived):
+        return Plan("explicit", _split(pipeline, _whole(asked, partitions), partitions))
     if extract.cursor is None:
-        if explicit:
-            raise ConfigError(
-                f"{pipeline.name}: {extract.dataset!r} is read whole, without a cursor, so there is no past to read a "
-                "range of. Run it without start and end; it takes a new snapshot."
-            )
         return Plan("full", (Window(),), complete=full_refresh and rebuilds(pipeline) and not shared)
-    asked = Window.parse(start, end)
-    # What is replaced is read whole.
-    partitions = pipeline.load.partitions if isinstance(pipeline.load, ReplacePartition) else None
     if isinstance(extract, Resumable) and not explicit and not full_refresh:
         left = extract.unfinished(seen.position)
         if left is not None:
@@ -110,6 +97,32 @@ def plan(
     begin = extract.initial if known is None else known - extract.lookback
     window = Window(None if begin is None else min(to_utc(begin), bound), bound)
     return Plan("incremental", _split(pipeline, _whole(window, partitions).clip(bound), partitions))
+
+
+def expect_past(pipeline: Pipeline) -> None:
+    """Make sure that ranges of the pipeline's source can be read.
+
+    Raises:
+        ConfigError: it is followed from a position, or read whole.
+    """
+    extract, name = pipeline.extract, pipeline.name
+    snapshot = f"Run it without start and end; `tidegate run {name} --full-refresh` takes a new snapshot."
+    if isinstance(extract, Feed):
+        raise ConfigError(
+            f"{name}: {extract.dataset!r} is followed from a position, and has no past to read a range of. {snapshot}"
+        )
+    if extract.cursor is None and not (isinstance(extract, Derived) and extract.by is not None):
+        raise ConfigError(
+            f"{name}: {extract.dataset!r} is read whole, without a cursor, so there is no past to read a range of. "
+            f"{snapshot}"
+        )
+
+
+def whole_partitions(pipeline: Pipeline) -> Partitioned | None:
+    """The partitions of which a range is read, and replaced, as a whole; None where any range is."""
+    if isinstance(pipeline.extract, Derived):
+        return pipeline.extract.by
+    return pipeline.load.partitions if isinstance(pipeline.load, ReplacePartition) else None
 
 
 def rebuilds(pipeline: Pipeline) -> bool:

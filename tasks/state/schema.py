@@ -7,7 +7,7 @@ from sqlalchemy import Column, Engine, MetaData, String, Table, inspect, select
 from tasks.dialects.dialect import Dialect
 from tasks.errors import TargetError
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest version in `migrations/`; a test holds the two against each other."""
 
 VERSION_TABLE = "etl_schema_version"

@@ -11,6 +11,7 @@
 | `etl_partitions` | partition of a target whose changes are tracked | how often its rows changed |
 | `etl_partitions_read` | partition that a pipeline has read | which of its versions |
 | `etl_dead_letters` | bad row of a pipeline | the raw record and every rule it broke |
+| `etl_backfills` | backfill | which windows it set out to do, and since when |
 
 The migrations in `migrations/` make them; a test holds the two against each other.
 """
@@ -112,6 +113,7 @@ runs = Table(
         "reread", BigInteger, comment="Changes that an earlier run has counted, and only the lookback brought again"
     ),
     Column("reread_rejected", BigInteger, comment="Those of them that were rejected again"),
+    Column("requests", BigInteger, comment="HTTP requests that an API was sent, retries included"),
     Index("etl_runs_by_pipeline", "pipeline", "started_at"),
     Index("etl_runs_by_run", "run_id"),
 )
@@ -157,4 +159,23 @@ dead_letters = Table(
     Index("etl_dead_letters_by_status", "pipeline", "status"),
     Index("etl_dead_letters_by_first_seen", "pipeline", "first_seen"),
     Index("etl_dead_letters_by_closed_at", "pipeline", "closed_at"),
+)
+
+backfills = Table(
+    "etl_backfills",
+    metadata,
+    Column("backfill_id", String(32), primary_key=True),
+    Column("pipeline", String(255), nullable=False),
+    Column("asked_start", UtcDateTime, comment="As it was asked for; NULL is the beginning"),
+    Column("asked_end", UtcDateTime, comment="As it was asked for; NULL is as far as is proven"),
+    Column("cut_by", String(16), nullable=False, comment="hour, day, week or month"),
+    Column("chosen", String(16), nullable=False, comment="Which windows: missing, failed, stale or all"),
+    Column("contract", String(64), nullable=False, comment="Fingerprint of the schema and transform it is done with"),
+    Column("code_version", Text),
+    Column("planned", LONG_TEXT, nullable=False, comment="The windows that were to do when it was opened; JSON"),
+    Column("status", String(16), nullable=False, comment="running, done, failed or cancelled"),
+    Column("message", LONG_TEXT, comment="Why it ended so"),
+    Column("started_at", UtcDateTime, nullable=False, comment="Target clock; what is older is not of it"),
+    Column("finished_at", UtcDateTime),
+    Index("etl_backfills_by_pipeline", "pipeline", "started_at"),
 )

@@ -153,6 +153,14 @@ class Part(Protocol):
 
 
 @runtime_checkable
+class Requesting(Protocol):
+    """A chunk that is read by HTTP requests."""
+
+    def count_requests(self) -> int:
+        """How many have been sent since it was last asked for: retries, redirects and logins included."""
+
+
+@runtime_checkable
 class Scoped(Protocol):
     """A chunk that brings some ranges of the target's partition column, and all that there is of them.
 

@@ -39,6 +39,7 @@ class Arrivals:
         scope: ranges of the partition column of which what came is all there is; see `Incoming`.
         statistics: of the good rows.
         complete: everything that the source has came in; what did not is gone.
+        requests: HTTP requests that were sent for it; None of what is read otherwise.
         clearings: every marker, in order, where the rows are dated; see `Load.dated`.
     """
 
@@ -67,3 +68,4 @@ class Arrivals:
     statistics: Statistics = field(default_factory=Statistics)
     complete: bool = False
     clearings: Sequence[Clearing] = ()
+    requests: int | None = None

@@ -180,6 +180,7 @@ class Commit:
             reread=reread,
             reread_rejected=reread_rejected,
             statistics=None if arrivals.unchanged else arrivals.statistics,
+            requests=arrivals.requests,
         )
         write_entry(connection, attempt, entry, self.dialect.clock(connection))
         return entry

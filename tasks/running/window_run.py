@@ -8,7 +8,19 @@ from functools import partial
 
 from tasks.errors import Fenced, GuardRefused, Superseded, TidegateError, redact
 from tasks.extract.changes import cursor_values
-from tasks.extract.feed import Chunk, Dated, Difference, Feed, Held, Opening, Ordered, Part, Resumable, Scoped
+from tasks.extract.feed import (
+    Chunk,
+    Dated,
+    Difference,
+    Feed,
+    Held,
+    Opening,
+    Ordered,
+    Part,
+    Requesting,
+    Resumable,
+    Scoped,
+)
 from tasks.extract.window_chunk import WindowChunk
 from tasks.load.arrivals import Arrivals
 from tasks.load.commit import Commit
@@ -202,6 +214,7 @@ class WindowRun:
             unchanged=part is not None and part.unchanged,
             scope=self._scope(chunk),
             complete=self.planned.complete,
+            requests=chunk.count_requests() if isinstance(chunk, Requesting) else None,
         )
 
     def _scope(self, chunk: Chunk) -> tuple[Window, ...] | None:

@@ -51,6 +51,7 @@ class PastAttempt:
         written: rows of the target that were inserted, updated or deleted.
         warned: rows loaded although a reference with `on_missing="warn"` is missing.
         late: rows that only the lookback caught.
+        requests: HTTP requests that an API was sent, retries included.
     """
 
     attempt: str
@@ -75,6 +76,7 @@ class PastAttempt:
     written: int | None
     warned: int | None
     late: int | None
+    requests: int | None
 
     @property
     def error_rate(self) -> float | None:
@@ -224,4 +226,5 @@ def _attempt(row: Mapping[Any, Any]) -> PastAttempt:
         written=row["written"],
         warned=row["warned"],
         late=row["late"],
+        requests=row["requests"],
     )

@@ -33,6 +33,7 @@ class Entry:
         statistics: what its rows looked like; None where the source said that nothing has changed.
         reread: changes that an earlier run has counted, and that only the lookback brought again.
         reread_rejected: those of them that were rejected again.
+        requests: HTTP requests that an API was sent; None of what is read otherwise.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class Entry:
     statistics: Statistics | None = None
     reread: int = 0
     reread_rejected: int = 0
+    requests: int | None = None
 
     @property
     def counted(self) -> Counted:
@@ -76,6 +78,7 @@ def write_entry(connection: Connection, attempt: Attempt, entry: Entry, now: dat
             written=entry.written,
             reread=entry.reread,
             reread_rejected=entry.reread_rejected,
+            requests=entry.requests,
             statistics=None if entry.statistics is None else entry.statistics.as_json(),
             **entry.counts.as_dict(),
             **{f"{phase}_seconds": seconds for phase, seconds in entry.phases.items()},
@@ -101,6 +104,7 @@ def read_entry(connection: Connection, attempt: Attempt) -> Entry:
         statistics=None if row["statistics"] is None else Statistics.parse(row["statistics"]),
         reread=row["reread"] or 0,
         reread_rejected=row["reread_rejected"] or 0,
+        requests=row["requests"],
     )
 
 

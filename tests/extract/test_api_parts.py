@@ -89,6 +89,18 @@ def test_the_parts_of_one_run_ask_for_no_page_twice(databases: Databases, serve:
     assert run_pipeline(WHOLE).counts.unchanged == 200
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_the_ledger_tells_how_many_requests_each_part_took(sqlite: Databases, serve: Serve, at_once: int) -> None:
+    tripped = iter([None] * 3 + [Reply(status=500)])
+    server = serve(PagedApi([record(number) for number in range(95)], before=lambda seen: next(tripped, None)))
+    report = run_pipeline(changed(WHOLE, concurrency=at_once))
+    with sqlite.target.connect() as connection:
+        kept = connection.execute(text("SELECT requests FROM etl_runs ORDER BY finished_at")).scalars().all()
+    # 10 pages and one that was asked for twice; what is asked for ahead counts where it was sent.
+    assert sum(kept) == len(server.seen) >= 11
+    assert len(kept) == len(report.windows) == 3 and min(kept) > 0
+
+
 def test_parts_leave_the_watermark_until_the_window_is_whole(databases: Databases, serve: Serve) -> None:
     failing = Failing(10)
     # The newest record is on the first page, and must count all the same.

@@ -83,6 +83,7 @@ class ChildrenReading:
         self.highest = place.highest if place else None
         self._declared = declared
         self._clients = clients
+        self._counted = 0
         self._known = known
         self._visited, self._failed = (place.visited, place.failed) if place else (0, 0)
         self._last_refusal = ""
@@ -132,6 +133,11 @@ class ChildrenReading:
         """Write how far each parent has come; inside the commit."""
         if self._known is not None:
             self._known.remember(connection)
+
+    def count_requests(self) -> int:
+        """How many HTTP requests have been sent since it was last asked for, for parents and children."""
+        before, self._counted = self._counted, sum(client.requests for client in set(self._clients))
+        return self._counted - before
 
     def notices(self) -> Sequence[Notice]:
         """What happened since it was last asked for, if anything did."""

@@ -52,6 +52,9 @@ class Reading(Protocol):
     def notices(self) -> Sequence[Notice]:
         """What happened since it was last asked for."""
 
+    def count_requests(self) -> int:
+        """How many HTTP requests have been sent since it was last asked for."""
+
 
 @dataclass
 class ApiPart:
@@ -102,6 +105,10 @@ class ApiPart:
     def unchanged(self) -> bool:
         """See `Part.unchanged`."""
         return self.reading.unchanged
+
+    def count_requests(self) -> int:
+        """See `Requesting.count_requests`."""
+        return self.reading.count_requests()
 
     def null_cursors(self) -> int:
         """0: an API does not tell."""

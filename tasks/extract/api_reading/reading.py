@@ -84,6 +84,7 @@ class ApiReading:
         self.position: str | None = None
         self._extract = extract
         self._client = client
+        self._counted = client.requests
         self._where = f"{extract.name}, window {window}"
         self._walk = Walk(client, extract.shaped, extract.paginator, 1 if extract.split else extract.concurrency)
         self._contract = contract
@@ -110,6 +111,11 @@ class ApiReading:
         self.kept = replace(self.kept, place=place)
         # At its end it goes on nowhere either: what is left then is what any other window leaves, too.
         self.position = None if place is None else str(self.kept)
+
+    def count_requests(self) -> int:
+        """How many HTTP requests have been sent since it was last asked for."""
+        before, self._counted = self._counted, self._client.requests
+        return self._counted - before
 
     def notices(self) -> Sequence[Notice]:
         """What happened since it was last asked for, if anything did."""

@@ -89,6 +89,7 @@ class HttpClient:
         self._waiting = Waiting(self.base_url, retry or Retry(), rate, sleep, moment)
         # Of this thread, from its wait until something is sent.
         self._turn = threading.local()
+        self._requests, self._counting = 0, threading.Lock()
         for name, value in (headers or {}).items():
             _remember(name, value)
         seconds = timeout.total_seconds()
@@ -151,6 +152,11 @@ class HttpClient:
             )
         asked = f"{request.method} {shown(request.url)}"
         return self._waiting.persist(asked, partial(self._attempt, request, reader or _JSON))
+
+    @property
+    def requests(self) -> int:
+        """How many have been sent so far: retries, redirects and logins included."""
+        return self._requests
 
     def close(self) -> None:
         """Close every connection."""
@@ -236,6 +242,8 @@ class HttpClient:
 
     def _before(self, request: httpx.Request) -> None:
         """Whatever is sent has its turn; the first request since `_send` has it, what `auth` sends besides waits."""
+        with self._counting:
+            self._requests += 1
         if not same_origin(request.url, self.base_url):
             return
         if not getattr(self._turn, "taken", False):

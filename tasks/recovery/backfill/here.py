@@ -3,14 +3,21 @@
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 from tasks.declaration import Pipeline
-from tasks.errors import ConfigError, Refusal, TidegateError, redact
+from tasks.errors import ConfigError, Fenced, Superseded, TidegateError, redact
 from tasks.observe.context import logger
 from tasks.pipeline import run_pipeline
 from tasks.recovery.backfill.ledger import Backfill, close_backfill, left
+from tasks.recovery.backfill.pace import paced
 from tasks.recovery.backfill.report import BackfillReport, report_backfill
 from tasks.window import Window
+
+MOST_JOBS = 5
+"""Each takes up to three connections to the target, and this process has fifteen."""
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,7 @@ class Progress:
 
     Attributes:
         window: which.
-        error: why it failed, or None.
+        error: why it was not loaded, or None.
         ended: how many have ended, this one included.
         of: how many there were to do.
     """
@@ -43,71 +50,82 @@ def run_backfill_here(
     Args:
         pipeline: whose.
         backfill: from `open_backfill`.
-        jobs: how many windows are under way at once.
+        jobs: how many windows are under way at once, 1 to 5.
         on_progress: called in this thread whenever a window has ended.
 
     Returns:
         The report; its status is `done`, `failed`, or `cancelled` by Ctrl-C.
 
     Raises:
-        ConfigError: `jobs` is less than one.
+        ConfigError: `jobs` is another number.
         TidegateError: the ledger could not be read or written; see `tasks.errors`.
     """
-    if jobs < 1:
-        raise ConfigError(f"{pipeline.name}: jobs is 1 or more, got {jobs}.")
+    if not 1 <= jobs <= MOST_JOBS:
+        raise ConfigError(f"{pipeline.name}: in one process jobs is from 1 to {MOST_JOBS}, got {jobs}.")
     windows = left(pipeline, backfill)
-    failures: dict[Window, str] = {}
-    waiting, under_way, ended = list(reversed(windows)), dict[Future[None], Window](), 0
-    stopped: BaseException | None = None
-    with ThreadPoolExecutor(jobs, thread_name_prefix="backfill") as threads:
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < jobs:
-                    window = waiting.pop()
-                    under_way[threads.submit(_run, pipeline, window)] = window
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    window, ended = under_way.pop(future), ended + 1
-                    error = _error(future)
-                    if error is not None:
-                        failures[window] = error
-                    if on_progress is not None:
-                        on_progress(Progress(window, error, ended, len(windows)))
-        except BaseException as error:
-            stopped = error
-    if stopped is not None:
+    errors: dict[Window, str] = {}
+
+    def ended(window: Window, error: str | None, count: int) -> None:
+        if error is not None:
+            errors[window] = error
+        if on_progress is not None:
+            on_progress(Progress(window, error, count, len(windows)))
+
+    try:
+        _carry_out(partial(_run, paced(pipeline, jobs)), windows, jobs, ended)
+    except KeyboardInterrupt:
         close_backfill(pipeline, backfill, "cancelled", "It was stopped by hand.")
-        if not isinstance(stopped, KeyboardInterrupt):
-            raise stopped
         return report_backfill(pipeline, backfill)
+    except BaseException as error:
+        close_backfill(pipeline, backfill, "cancelled", f"It was stopped by {type(error).__name__}.")
+        raise
     to_do = left(pipeline, backfill)
-    close_backfill(pipeline, backfill, "failed" if to_do else "done", _message(to_do, failures))
+    close_backfill(pipeline, backfill, "failed" if to_do else "done", _message(to_do, errors))
     return report_backfill(pipeline, backfill)
 
 
-_TRIES = 3
+def _carry_out(
+    run: Callable[[Window], str | None],
+    windows: tuple[Window, ...],
+    jobs: int,
+    ended: Callable[[Window, str | None, int], None],
+) -> None:
+    """Call `run` with every window; whatever is raised here leaves only once those under way have ended."""
+    waiting, under_way, count = list(reversed(windows)), dict[Future[str | None], Window](), 0
+    with ThreadPoolExecutor(jobs, thread_name_prefix="backfill") as threads:
+        while waiting or under_way:
+            while waiting and len(under_way) < jobs:
+                window = waiting.pop()
+                under_way[threads.submit(run, window)] = window
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                window, count = under_way.pop(future), count + 1
+                ended(window, future.result(), count)
 
 
-def _run(pipeline: Pipeline, window: Window) -> None:
-    for last in (False,) * (_TRIES - 1) + (True,):
+def _run(pipeline: Pipeline, window: Window) -> str | None:
+    """Run one window; why it was not loaded, or None."""
+    for tries_left in reversed(range(_TRIES)):
         try:
-            run_pipeline(pipeline, window.start, window.end)
-            return
-        except Refusal:
-            if last:
-                raise
+            return run_pipeline(pipeline, window.start, window.end).skipped
+        except (Fenced, Superseded) as error:
+            # A run beside it was quicker; what is read now is newer than that.
+            if not tries_left:
+                return _told(pipeline, window, error)
+        # Whatever it is, the other windows are to be loaded.
+        except Exception as error:
+            return _told(pipeline, window, error)
+    raise AssertionError("the last try returns")
 
 
-def _error(future: Future[None]) -> str | None:
-    error = future.exception()
-    if error is None:
-        return None
+def _told(pipeline: Pipeline, window: Window, error: Exception) -> str:
     message = redact(str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}")
-    logger().error("%s", message)
+    logger().error("%s: %s was not loaded. %s", pipeline.name, window, message)
     return message
 
 
-def _message(to_do: tuple[Window, ...], failures: dict[Window, str]) -> str | None:
+def _message(to_do: tuple[Window, ...], errors: dict[Window, str]) -> str | None:
     if not to_do:
         return None
-    first = next((failures[window] for window in to_do if window in failures), "it was read, but not all of it")
-    return f"{len(to_do):,} windows are left, the first of them {to_do[0]}: {first}"
+    first = next((window for window in to_do if window in errors), to_do[0])
+    why = errors.get(first, "it was read, but not all of it.")
+    return f"{len(to_do):,} of its windows are left. {first}: {why}"

@@ -6,6 +6,7 @@ A module imports what it works with inside its functions, so that `tidegate --he
 import typer
 
 from deployments.commands import (
+    backfill,
     ddl,
     dead_letters,
     demo,
@@ -38,6 +39,7 @@ app.command()(demo.demo)
 app.command()(deploy.deploy)
 app.command()(ddl.ddl)
 app.command()(run.run)
+app.command()(backfill.backfill)
 app.command()(preview.preview)
 app.command()(status.status)
 app.command()(runs.runs)

@@ -14,8 +14,8 @@ from tests.orders import DAY, ORDERS, START, order, put
 
 KEYS = [
     "attempt", "run_id", "pipeline", "target", "kind", "window", "status", "message", "counts", "error_rate", "written",
-    "warned", "late", "requests", "seconds", "phases", "started_at", "finished_at", "watermark", "position", "flow_run_id",
-    "code_version", "contract", "overrides",
+    "warned", "late", "requests", "seconds", "phases", "started_at", "finished_at", "watermark", "position",
+    "flow_run_id", "code_version", "contract", "overrides",
 ]  # fmt: skip
 SPLIT = """
 from dataclasses import replace

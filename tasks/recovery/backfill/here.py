@@ -37,6 +37,16 @@ class Progress:
     of: int
 
 
+def expect_jobs(pipeline: Pipeline, jobs: int) -> None:
+    """Make sure that this process can carry so many windows at once.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not 1 <= jobs <= MOST_JOBS:
+        raise ConfigError(f"{pipeline.name}: in one process jobs is from 1 to {MOST_JOBS}, got {jobs}.")
+
+
 def run_backfill_here(
     pipeline: Pipeline,
     backfill: Backfill,
@@ -60,8 +70,7 @@ def run_backfill_here(
         ConfigError: `jobs` is another number.
         TidegateError: the ledger could not be read or written; see `tasks.errors`.
     """
-    if not 1 <= jobs <= MOST_JOBS:
-        raise ConfigError(f"{pipeline.name}: in one process jobs is from 1 to {MOST_JOBS}, got {jobs}.")
+    expect_jobs(pipeline, jobs)
     windows = left(pipeline, backfill)
     errors: dict[Window, str] = {}
 
@@ -93,13 +102,17 @@ def _carry_out(
     """Call `run` with every window; whatever is raised here leaves only once those under way have ended."""
     waiting, under_way, count = list(reversed(windows)), dict[Future[str | None], Window](), 0
     with ThreadPoolExecutor(jobs, thread_name_prefix="backfill") as threads:
-        while waiting or under_way:
-            while waiting and len(under_way) < jobs:
-                window = waiting.pop()
-                under_way[threads.submit(run, window)] = window
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                window, count = under_way.pop(future), count + 1
-                ended(window, future.result(), count)
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < jobs:
+                    window = waiting.pop()
+                    under_way[threads.submit(run, window)] = window
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    window, count = under_way.pop(future), count + 1
+                    ended(window, future.result(), count)
+        except BaseException:
+            logger().warning("The backfill is stopped; it ends with the windows under way.")
+            raise
 
 
 def _run(pipeline: Pipeline, window: Window) -> str | None:

@@ -18,8 +18,8 @@ def paced(pipeline: Pipeline, jobs: int) -> Pipeline:
     if isinstance(extract, ApiExtract):
         return replace(pipeline, extract=_paced(extract, jobs))
     if isinstance(extract, ApiChildren):
-        parts = {"parents": _paced(extract.parents, jobs), "children": _paced(extract.children, jobs)}
-        return replace(pipeline, extract=replace(extract, **parts))
+        parents, children = (_paced(one, jobs) for one in (extract.parents, extract.children))
+        return replace(pipeline, extract=replace(extract, parents=parents, children=children))
     return pipeline
 
 

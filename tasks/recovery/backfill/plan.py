@@ -1,9 +1,9 @@
 """`BackfillPlan`: which windows of a range the ledger has, by which contract, and which there are to do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import Connection
 
@@ -21,6 +21,7 @@ from tasks.window import Window
 
 Only = Literal["missing", "failed", "stale", "all"]
 Standing = Literal["missing", "failed", "stale", "covered"]
+Estimate = TypeVar("Estimate", int, float)
 
 MOST_WINDOWS = 50_000
 """A plan is held in memory, and written down."""
@@ -110,19 +111,18 @@ class BackfillPlan:
 
     @property
     def rows(self) -> int | None:
-        """How many the chosen ones are estimated to bring; None where nobody knows of one."""
-        return _whole([one.rows for one in self.chosen])
+        """How many the chosen ones are estimated to bring; None where of one nobody knows."""
+        return total(one.rows for one in self.chosen)
 
     @property
     def calls(self) -> int | None:
         """How many HTTP requests the chosen ones are estimated to take."""
-        return _whole([one.calls for one in self.chosen])
+        return total(one.calls for one in self.chosen)
 
     @property
     def seconds(self) -> float | None:
         """How long they take one after the other."""
-        known = [one.seconds for one in self.chosen]
-        return None if None in known else sum(one for one in known if one is not None)
+        return total(one.seconds for one in self.chosen)
 
     def as_dict(self) -> dict[str, Any]:
         """For programs; times are aware."""
@@ -252,5 +252,11 @@ def _planned(
         )
 
 
-def _whole(known: Sequence[int | None]) -> int | None:
-    return None if None in known else sum(one for one in known if one is not None)
+def total(estimates: Iterable[Estimate | None]) -> Estimate | None:
+    """The sum of estimates; None where one of them is unknown, or there is none."""
+    known: list[Estimate] = []
+    for one in estimates:
+        if one is None:
+            return None
+        known.append(one)
+    return sum(known[1:], known[0]) if known else None

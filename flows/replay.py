@@ -6,15 +6,26 @@ from prefect import flow
 
 from flows.nightly import GRAPH
 from tasks.errors import ConfigError
-from tasks.recovery.replay_run import ReplayReport, replay_pipelines
+from tasks.recovery.replay_run import ReplayReport, replay_pipelines, replay_waiting
 from tasks.window import Window
 
 
 @flow(name="replay")
 def replay(
-    pipeline: str | None = None, rule: str | None = None, start: datetime | None = None, end: datetime | None = None
+    pipeline: str | None = None,
+    rule: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    landed: str | None = None,
 ) -> ReplayReport:
-    """Load what passes today of all open letters, or of those of one pipeline, of one rule, or of `[start, end)`."""
+    """Load what passes today of all open letters, or of a pipeline, rule or range, or of what waited for `landed`."""
+    if landed is not None:
+        if (pipeline, rule, start, end) != (None, None, None, None):
+            raise ConfigError(
+                f"What has landed ({landed!r}) says which letters of which pipelines are replayed; give neither "
+                "`pipeline`, `rule`, `start` nor `end` with it."
+            )
+        return replay_waiting("replay", GRAPH, landed)
     if pipeline is not None and pipeline not in GRAPH.order:
         raise ConfigError(f"There is no pipeline {pipeline!r}; there are {', '.join(sorted(GRAPH.order))}.")
     names = [pipeline] if pipeline else GRAPH.order

@@ -178,6 +178,9 @@ class Pipeline:
         found: dict[str, str] = {}
         if isinstance(extract, ApiChildren):
             found |= dict.fromkeys(extract.columns, "what the children of a parent are asked for by")
+        else:
+            # Not every extract has a key of its own.
+            found |= dict.fromkeys(getattr(extract, "key", ()), "in the key of its extract")
         by = getattr(extract, "by", None)
         if load.track is not None:
             found[load.track.column] = "what the partitions of the target are by"
@@ -185,8 +188,6 @@ class Pipeline:
             found[load.partition] = "what its partitions are by"
         if by is not None:
             found[by.column] = "what the partitions of its result are by"
-        # Not every extract has a key of its own.
-        found |= dict.fromkeys(getattr(extract, "key", ()), "in the key of its extract")
         found |= dict.fromkeys(load.key, "in the key of its load")
         if extract.cursor is not None:
             found[extract.cursor] = "the cursor of its extract"

@@ -96,7 +96,7 @@ class Graph:
             for connection, table in sorted(reads(reader))
             for loader in self.pipelines
             if loader.load.connection == connection
-            and _same(loader.load.table, table)
+            and same_table(loader.load.table, table)
             and loader is not reader
             and loader.name not in self.upstreams(reader.name)
         ]
@@ -152,7 +152,7 @@ def tables_of(name: str, part: Any) -> frozenset[str]:
     return frozenset({table} if isinstance(table, str) else ())
 
 
-def _same(one: str, other: str) -> bool:
+def same_table(one: str, other: str) -> bool:
     """Whether two names are one table; a name without a schema may be in any."""
     if "." in one and "." in other:
         return one == other

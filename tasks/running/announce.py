@@ -18,6 +18,7 @@ from tasks.observe.context import flow_run_id, logger
 from tasks.observe.events import emit
 from tasks.report import RunReport, WindowReport
 from tasks.state.attempts import Attempt
+from tasks.state.awaited import awaited
 from tasks.window import Window
 
 
@@ -34,15 +35,39 @@ def announce_window(done: WindowReport) -> None:
     logger().info("%s: %s: %s (%.2f s)", attempt, entry.status, entry.counts, entry.seconds, extra=fields)
 
 
-def announce_run(pipeline: Pipeline, report: RunReport) -> None:
-    """Emit the events of a committed run, and show its report."""
-    body = report.as_dict() | {
+def announce_landed(pipeline: Pipeline, engine: Engine, report: RunReport) -> None:
+    """Tell that rows of the target have changed, and whether dead letters wait for such rows; nothing where none has.
+
+    Outside of a flow run there is nobody to tell, and nothing is asked.
+    """
+    counts = report.counts
+    if flow_run_id() is None or not (counts.inserted or counts.updated or counts.deleted):
+        return
+    labels = {causes.AWAITED: str(_awaited(pipeline, engine)).lower()}
+    emit(causes.DATASET_LANDED, pipeline.name, _body(pipeline, report), labels)
+
+
+def _awaited(pipeline: Pipeline, engine: Engine) -> bool:
+    try:
+        with engine.connect() as connection:
+            return awaited(connection, pipeline.load.table)
+    # Whatever it is: a run that has loaded its rows does not fail because of this, and a replay too many does no harm.
+    except Exception as error:
+        message = redact(f"{type(error).__name__}: {error}")
+        logger().warning("%s: whether dead letters wait for its rows could not be told: %s", pipeline.name, message)
+        return True
+
+
+def _body(pipeline: Pipeline, report: RunReport) -> dict[str, Any]:
+    return report.as_dict() | {
         "target": pipeline.load.table,
         "covered_until": report.covered_until and report.covered_until.isoformat(),
     }
-    counts = report.counts
-    if counts.inserted or counts.updated or counts.deleted:
-        emit(causes.DATASET_LANDED, pipeline.name, body)
+
+
+def announce_run(pipeline: Pipeline, report: RunReport) -> None:
+    """Emit the events of a committed run but the landing, and show its report."""
+    body = _body(pipeline, report)
     if not report.replays:
         emit(causes.RUN_COMMITTED, pipeline.name, body)
         emit(causes.WINDOW_COVERED, pipeline.name, body)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -25,6 +25,7 @@ from tasks.running.announce import (
     announce_ddl,
     announce_drift,
     announce_health,
+    announce_landed,
     announce_run,
     announce_skipped,
     say_shared,
@@ -68,16 +69,40 @@ class Run:
             with contextlib.suppress(TidegateError):
                 self._record_unplanned(start, end, told(error), "failed")
             raise
-        done: tuple[WindowReport, ...] = ()
+        done: list[WindowReport] = []
+        try:
+            skipped = self._all_windows(planned, done, start, end, full_refresh)
+        except Exception:
+            # What was committed before has landed all the same.
+            self._tell_landed(began, done)
+            raise
+        return self._report(began, tuple(done), skipped)
+
+    def _all_windows(
+        self,
+        planned: Plan | str,
+        done: list[WindowReport],
+        start: datetime | None,
+        end: datetime | None,
+        full_refresh: bool,
+    ) -> str | None:
+        """Carry out what is planned, each committed window into `done`; why the rest was not read, or None."""
         if isinstance(planned, Plan):
-            done = tuple(self._windows(planned, full_refresh))
+            done.extend(self._windows(planned, full_refresh))
             if not planned.rest:
-                return self._report(began, done)
+                return None
             planned = self._planned(start, end, full_refresh)
         if isinstance(planned, Plan):
-            return self._report(began, done + tuple(self._windows(planned, full_refresh)))
+            done.extend(self._windows(planned, full_refresh))
+            return None
         self._persist(self.pipeline.name, partial(self._record_unplanned, start, end, planned, "skipped"))
-        return self._report(began, done, planned)
+        return planned
+
+    def _tell_landed(self, began: float, done: Sequence[WindowReport]) -> None:
+        """Tell of the windows of a run that breaks off."""
+        seconds = time.monotonic() - began
+        report = RunReport(self.pipeline.name, self.run_id, tuple(done), seconds, None, None)
+        announce_landed(self.pipeline, self.assembly.engine, report)
 
     def skip(self, reason: str) -> RunReport:
         """See `tasks.pipeline.skip_pipeline`."""
@@ -210,6 +235,7 @@ class Run:
         if skipped is not None:
             announce_skipped(self.pipeline, report)
         if done or skipped is None:
+            announce_landed(self.pipeline, self.assembly.engine, report)
             announce_run(self.pipeline, report)
         announce_health(self.pipeline, self.assembly.engine, self.run_id)
         return report

@@ -82,7 +82,7 @@ class Wanted:
     Attributes:
         pipeline: whose.
         status: `open`, `closed`, `discarded` or `all`.
-        rule: only those that broke it, by its name as `reasons` has it.
+        rule: only those that broke it, by its name as `reasons` has it; of several, one of them.
         run_id: only those that this run saw last.
         since: only those seen at or after this time, UTC.
         window: only those whose cursor lies in it; of those without one, those that a window brought that meets it.
@@ -94,7 +94,7 @@ class Wanted:
 
     pipeline: str
     status: LetterStatus = "open"
-    rule: str | None = None
+    rule: str | tuple[str, ...] | None = None
     run_id: str | None = None
     since: datetime | None = None
     window: Window | None = None
@@ -120,7 +120,10 @@ class Wanted:
 
     def broke(self, reasons: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a letter with these reasons broke the rule that is asked for."""
-        return self.rule is None or any(reason["rule"] == self.rule for reason in reasons)
+        if self.rule is None:
+            return True
+        asked = (self.rule,) if isinstance(self.rule, str) else self.rule
+        return any(reason["rule"] in asked for reason in reasons)
 
 
 @dataclass

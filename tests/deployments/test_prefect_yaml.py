@@ -57,7 +57,7 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
     follows = {"full_refresh": False}
-    letters = dict.fromkeys(("pipeline", "rule", "start", "end"))
+    letters = dict.fromkeys(("pipeline", "rule", "start", "end", "landed"))
     operating = {"nightly": {"at_once": 4}, "replay": letters, "retention": {}, "watch": {}}
     others = {"airports": follows, "bookings": follows, "planes": follows} | operating
     window = {"start": None, "end": None, "full_refresh": False}

@@ -10,7 +10,10 @@ import typer.main
 from deployments.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("alerts", "deploy", "grants", "operations", "runbook"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("alerts", "deploy", "grants", "operations", "personal-data", "runbook")),
+]
 
 # In code only: in prose `tidegate` is a name.
 CODE = re.compile(r"```[a-z]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)

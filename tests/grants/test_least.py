@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import NullPool, create_engine, inspect
@@ -12,7 +13,10 @@ from tasks import connections
 from tasks.errors import SourceError, TargetError, TidegateError
 from tasks.extract.feed import Feed
 from tasks.extract.triggers import TriggerExtract
-from tasks.pipeline import Pipeline, remove_feed, run_pipeline
+from tasks.pipeline import Letters, Pipeline, remove_feed, run_pipeline
+from tasks.recovery.letters.erase import Person, erase_letters
+from tasks.recovery.letters.expire import expire_letters
+from tasks.recovery.letters.mask import mask_letters
 from tests.conftest import Databases
 from tests.extract.followed import execute, rows
 from tests.grants.roles import SOURCE, TARGET, AsRoles, bare, empty, unmake
@@ -145,6 +149,19 @@ def test_people_see_what_their_role_is_for_and_nothing_else(roles: AsRoles, role
     assert sees in seen
     assert ("etl_dead_letters" in seen, "etl_runs" in seen, "fct_query" in seen) == (
         role == LETTERS_ROLE, role == LEDGER_ROLE, False)  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", ["postgresql", pytest.param("mariadb_target", marks=_MARIADB)], indirect=True)
+def test_who_loads_may_mask_empty_delete_and_erase_dead_letters_too(roles: AsRoles) -> None:
+    always = Letters(keep_closed=timedelta(microseconds=1), keep_open=timedelta(microseconds=1))
+    pipeline = replace(made_for(roles)["query"], letters=always)
+    prepare(roles, pipeline)
+    change(roles.source)
+    run_pipeline(pipeline)
+    assert mask_letters(replace(pipeline, masked=["amount"])).letters == 1
+    assert expire_letters(pipeline).emptied == 1
+    assert erase_letters(pipeline, Person(key={"id": "6"}), "a trial").letters == 1
+    assert expire_letters(pipeline).deleted == 1
 
 
 @pytest.mark.parametrize("chosen", ["postgresql", pytest.param("mariadb_target", marks=_MARIADB)], indirect=True)

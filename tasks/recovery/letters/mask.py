@@ -13,9 +13,10 @@ from tasks.recovery.letters.ledgered import Ledgered, Page
 from tasks.recovery.letters.messages import rewritten_messages
 from tasks.state.dead_letters import NTH
 from tasks.state.emptied import NOTHING, without_quotes
+from tasks.state.history import opened_history
 from tasks.state.letters import NAMELESS, is_nameless
 from tasks.state.record import ALIKE, encode, record_hash
-from tasks.state.tables import dead_letters
+from tasks.state.tables import dead_letters, runs
 
 _AT_ONCE = 1_000
 
@@ -33,10 +34,15 @@ class MaskedBefore:
     messages: int = 0
 
 
-def mask_letters(pipeline: Pipeline) -> MaskedBefore:
+def mask_letters(pipeline: Pipeline, *, messages_again: bool = True) -> MaskedBefore:
     """Put a mark for the values of masked columns in what was kept of the pipeline before they were declared so.
 
-    In messages of the ledger all is masked that they quote of rows: nobody can tell which column it is of.
+    In messages of the ledger all is masked that they quote of rows: nobody can tell which column it is of. So those of
+    runs that mask by themselves lose what they might show.
+
+    Args:
+        pipeline: whose letters.
+        messages_again: the messages too where that has been done for these columns; the ledger says so.
 
     Raises:
         TidegateError: see `tasks.errors`; what was done before is done.
@@ -45,8 +51,27 @@ def mask_letters(pipeline: Pipeline) -> MaskedBefore:
         return MaskedBefore()
     rewritten = Ledgered(pipeline, lambda n: f"{n:,} dead letters were masked, as the pipeline declares now.")
     letters = rewritten.carry_out(_letters(pipeline))
+    if not messages_again and _known(pipeline):
+        return MaskedBefore(letters)
     quoting = Ledgered(pipeline, lambda n: f"{n:,} messages of the ledger lost the rows that they quoted.")
-    return MaskedBefore(letters, quoting.carry_out(rewritten_messages(pipeline.name, without_quotes)))
+    messages = quoting.carry_out(rewritten_messages(pipeline.name, without_quotes))
+    if not _known(pipeline):
+        done = iter((1, None))
+        Ledgered(pipeline, lambda _: _note(pipeline)).carry_out(lambda *_: next(done))
+    return MaskedBefore(letters, messages)
+
+
+def _note(pipeline: Pipeline) -> str:
+    """How the ledger says that the messages before it are masked."""
+    return f"Masked, what came before included: {', '.join(sorted(pipeline.masked))}."
+
+
+def _known(pipeline: Pipeline) -> bool:
+    with opened_history(pipeline.load.connection) as connection:
+        if connection is None:
+            return False
+        noted = select(runs.c.attempt).where(runs.c.pipeline == pipeline.name, runs.c.message == _note(pipeline))
+        return connection.execute(noted.limit(1)).first() is not None
 
 
 def _letters(pipeline: Pipeline) -> Page:

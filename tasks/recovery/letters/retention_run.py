@@ -78,7 +78,7 @@ def retain_pipelines(name: str, pipelines: Sequence[Pipeline]) -> RetentionRepor
 def _retained(pipeline: Pipeline) -> Retained:
     with hiding(pipeline.masking):
         try:
-            masked = mask_letters(pipeline)
+            masked = mask_letters(pipeline, messages_again=False)
             return Retained(pipeline.name, expire_letters(pipeline), masked)
         # Whatever it is, the letters of the other pipelines are to be seen to.
         except Exception as error:

@@ -370,6 +370,18 @@ def test_letters_and_messages_of_before_are_masked_as_if_they_had_always_been(da
     assert {one["times_seen"] for one in after} == {2}
 
 
+def test_every_day_letters_are_masked_and_messages_once(sqlite: Databases) -> None:
+    put(sqlite.source, [person(1, age=1)])
+    audited = replace(MASKED, audits=[Audit("none", "SELECT id, email FROM staged")])
+    for masked, shown in ((["email"], True), (["email", "name"], False)):
+        mask_letters(replace(MASKED, masked=["email"]), messages_again=False)
+        with pytest.raises(GuardRefused):
+            run_pipeline(replace(audited, masked=masked))
+        mask_letters(replace(MASKED, masked=masked), messages_again=False)
+        told = [message for message in messages(sqlite.target) if "audit" in message]
+        assert any("(id = 1, email = ***)" in message for message in told) is shown, "a run of its own masks by itself"
+
+
 def test_what_was_kept_before_is_masked_where_it_is_looked_at(sqlite: Databases) -> None:
     put(sqlite.source, [person(1, email="nobody")])
     run_pipeline(PEOPLE)

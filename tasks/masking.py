@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from tasks.channel import ChannelClosed
 from tasks.errors import FatalError, TidegateError, redact
 
 MASK = "***"
@@ -181,6 +182,9 @@ def speaking_plainly(step: Callable[[], Result]) -> Callable[[], Result]:
         failure: TidegateError
         try:
             return step()
+        except ChannelClosed:
+            # Another step's error is the one to tell, and is known from this.
+            raise
         except TidegateError as error:
             if not _hiding.get():
                 raise

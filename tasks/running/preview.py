@@ -152,7 +152,7 @@ def _visible(pipeline: Pipeline, rows: pa.Table) -> pa.Table:
     """`rows` with a mark for each value of a masked column."""
     for place, name in enumerate(rows.column_names):
         if name in pipeline.masked:
-            marks = pa.array([None if value.as_py() is None else MASK for value in rows.column(name)], pa.string())
+            marks = pa.array([MASK if value.is_valid else None for value in rows.column(name)], pa.string())
             rows = rows.set_column(place, name, marks)
     return rows
 

@@ -89,6 +89,22 @@ def test_a_transform_that_is_broken_fails_the_run_and_its_error_quotes_no_row(
     assert CANARY not in everything(sqlite.target) + caplog.text
 
 
+def test_the_error_that_stopped_a_run_is_told_and_not_that_of_a_step_that_it_stopped(sqlite: Databases) -> None:
+    class Endless(TableExtract):
+        def batches(self, window: Any) -> Any:
+            for batch in super().batches(window):
+                while True:
+                    yield batch
+
+    def nothing(raw: pd.DataFrame) -> pd.DataFrame:
+        raise ContractError("the transform has had enough")
+
+    put(sqlite.source, [person(1, age=1), person(2, age=1)])
+    endless = replace(MASKED, extract=Endless("source", "people", cursor="updated_at"), transform=nothing)
+    with pytest.raises(ContractError, match="the transform has had enough"):
+        run_pipeline(endless)
+
+
 def test_a_column_that_cannot_be_cast_is_told_without_its_first_value(sqlite: Databases) -> None:
     class Numbers(PersonSchema):
         email: int  # type: ignore[assignment]

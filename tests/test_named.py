@@ -12,7 +12,10 @@ from deployments.cli import app
 ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("alerts", "deploy", "grants", "operations", "personal-data", "runbook")),
+    *(
+        f"docs/{name}.md"
+        for name in ("alerts", "backfill", "deploy", "grants", "operations", "personal-data", "runbook")
+    ),
 ]
 
 # In code only: in prose `tidegate` is a name.

@@ -167,7 +167,7 @@ def _totals(plan: "BackfillPlan", jobs: int) -> str:
     many = len(plan.chosen)
     if not many:
         return "Nothing is to do."
-    told = [f"{many:,} windows are to do"]
+    told, at_once = [f"{many:,} windows are to do"], min(jobs, many)
     if plan.rows is None:
         told.append("how much that is, no earlier run tells")
     else:
@@ -176,7 +176,7 @@ def _totals(plan: "BackfillPlan", jobs: int) -> str:
         told.append(f"about {plan.calls:,} requests")
     if plan.seconds is not None:
         told.append(
-            f"about {plan.seconds:,.0f} s one after the other, {plan.seconds / min(jobs, many):,.0f} s by {jobs}"
+            f"about {plan.seconds:,.0f} s one after the other, {plan.seconds / at_once:,.0f} s {at_once} at once"
         )
     return f"{', '.join(told)}."
 

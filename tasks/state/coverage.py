@@ -1,9 +1,9 @@
 """`Coverage`: what the ledger says of every instant of a range: who committed it last, and whether that still holds."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,7 @@ class Attempted:
         at: when, target clock, UTC.
         contract: fingerprint of the schema and transform that judged its rows.
         code_version: what ran.
-        rows: how many were read, or None.
+        rows: how many were read, in all parts of the window, or None.
         message: why it failed.
     """
 
@@ -104,9 +104,6 @@ class Gaps:
     def __bool__(self) -> bool:
         return bool(self._starts)
 
-    def __iter__(self) -> Iterator[tuple[datetime, datetime]]:
-        return iter(list(zip(self._starts, self._ends, strict=True)))
-
     def take(self, window: Window) -> list[tuple[datetime, datetime]]:
         """Take what is left of `window`; the parts that were."""
         first = 0 if window.start is None else bisect_right(self._ends, window.start)
@@ -143,25 +140,46 @@ class Painting:
         start, end = self.span.start, self.span.end
         assert start is not None and end is not None, "what is painted has two ends"
         self._uncovered, self._unsaid = Gaps(start, end), Gaps(start, end)
+        self._parts: dict[tuple[str, Window], int] = {}
+        self._last_run: str | None = None
 
     @property
-    def done(self) -> bool:
-        """Whether no older attempt can be seen any more."""
+    def full(self) -> bool:
+        """Whether every instant is covered."""
         return not self._uncovered
+
+    def hides(self, attempt: Attempted) -> bool:
+        """Whether nothing can be seen of the attempt, nor of any that ended before it."""
+        # The run that was laid last may have read its window in parts.
+        return self.full and attempt.run_id != self._last_run
 
     def under(self, attempt: Attempted) -> None:
         """Lay an attempt under those that ended after it."""
+        self._last_run = attempt.run_id
+        key = (attempt.run_id, attempt.window)
+        if attempt.status == "partial":
+            # Of what nobody sees, nobody asks how much it was.
+            if key in self._parts:
+                self._parts[key] += attempt.rows or 0
+            return
         said = self._unsaid.take(attempt.window)
         if attempt.status in FAILURES:
             self._failed += [Segment(start, end, attempt) for start, end in said]
         else:
             parts = self._uncovered.take(attempt.window)
             self._covered += [Segment(start, end, attempt) for start, end in parts]
+            if parts:
+                self._parts[key] = attempt.rows or 0
 
     @property
     def coverage(self) -> Coverage:
         """What can be seen."""
-        return Coverage(*(tuple(sorted(found, key=lambda one: one.start)) for found in (self._covered, self._failed)))
+        covered = (replace(one, attempt=self._whole(one.attempt)) for one in self._covered)
+        return Coverage(*(tuple(sorted(found, key=lambda one: one.start)) for found in (covered, self._failed)))
+
+    def _whole(self, attempt: Attempted) -> Attempted:
+        """With the rows of the parts that were committed before it."""
+        return replace(attempt, rows=self._parts[attempt.run_id, attempt.window])
 
 
 def read_coverage(connection: Connection, pipeline: str, span: Window, *, since: datetime | None = None) -> Coverage:
@@ -176,10 +194,10 @@ def read_coverage(connection: Connection, pipeline: str, span: Window, *, since:
     painting = Painting(span)
     with closing(_attempts(connection, pipeline, span, since)) as newest_first:
         for attempt in newest_first:
-            painting.under(attempt)
-            if painting.done:
+            if painting.hides(attempt):
                 break
-    if since is None and not painting.done:
+            painting.under(attempt)
+    if since is None and not painting.full:
         for attempt in _changes(connection, pipeline):
             painting.under(attempt)
     return painting.coverage
@@ -196,13 +214,13 @@ def _attempts(
     connection: Connection, pipeline: str, span: Window, since: datetime | None
 ) -> Generator[Attempted, None, None]:
     """Those that say something of `span`, the newest first."""
-    ended = ("committed", *FAILURES)
+    ended = ("committed", "partial", *FAILURES)
     told = _told(pipeline).where(runs.c.kind.in_(_KINDS), runs.c.status.in_(ended), *_overlapping(span))
     if since is not None:
         told = told.where(runs.c.started_at >= since)
     for row in _rows(connection, told.order_by(runs.c.finished_at.desc(), runs.c.attempt)):
         window = Window(row.window_start, row.window_end)
-        if row.status != "committed":
+        if row.status in FAILURES:
             # One without a window failed before it had one, or read everything: it says nothing of a range.
             if window != Window():
                 yield _attempted(row, window)

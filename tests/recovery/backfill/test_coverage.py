@@ -143,6 +143,13 @@ def test_a_run_that_failed_before_it_had_a_window_says_nothing_of_any(sqlite: Da
     assert [one.standing for one in hourly(hours=1).windows] == ["covered"]
 
 
+def test_what_was_derived_from_changes_is_covered_and_by_the_contract_of_the_first_run_only(sqlite: Databases) -> None:
+    """What a later run has read anew, nobody knows; what came in since, it has."""
+    old = attempted(None, None, at=1, kind="changes", contract="old", started_at=START + 120 * MINUTE)
+    remember(sqlite, [attempted(0, 60), old, attempted(None, None, at=2, kind="changes")])
+    assert [one.standing for one in hourly().windows] == ["covered", "stale", "covered", "covered"]
+
+
 @pytest.mark.slow
 def test_a_ledger_of_100_000_attempts_is_planned_by_in_seconds(postgresql: Databases) -> None:
     remember(postgresql, (attempted(number, number + 1, at=-number / 1_000) for number in range(100_000)))

@@ -18,10 +18,10 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A cost that grows with the rows: `fixed` for each commit, and `each` for a row; neither is negative.
+    """A cost that grows with the rows: `fixed` for each window, and `each` for a row; neither is negative.
 
     Attributes:
-        fixed: of a commit without rows.
+        fixed: of a window without rows.
         each: of a row.
     """
 
@@ -29,7 +29,7 @@ class Line:
     each: float
 
     def at(self, rows: int) -> float:
-        """The cost of a commit of so many rows."""
+        """The cost of a window of so many rows."""
         return self.fixed + self.each * rows
 
     @classmethod
@@ -50,14 +50,23 @@ class Line:
         return cls(0.0, sum(x * y for x, y in points) / sum(x * x for x, _ in points))
 
 
+@dataclass(slots=True)
+class _Took:
+    """What a window took in one run."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    requests: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What the last commits of a pipeline took.
+    """What the last windows of a pipeline took.
 
     Attributes:
         hourly: rows of an hour of source time; None where no commit tells.
-        pace: seconds of a commit.
-        requests: HTTP requests of a commit.
+        pace: seconds of a window.
+        requests: HTTP requests of a window.
     """
 
     hourly: float | None = None
@@ -68,7 +77,9 @@ class Estimates:
     def read(cls, connection: Connection, pipeline: str) -> "Estimates":
         """From the ledger."""
         last = (
-            select(runs.c.window_start, runs.c.window_end, runs.c.extracted, runs.c.seconds, runs.c.requests)
+            select(
+                runs.c.run_id, runs.c.window_start, runs.c.window_end, runs.c.extracted, runs.c.seconds, runs.c.requests
+            )
             .where(
                 runs.c.pipeline == pipeline,
                 runs.c.status.in_(("committed", "partial")),
@@ -78,14 +89,19 @@ class Estimates:
             .order_by(runs.c.started_at.desc())
             .limit(_LAST)
         )
-        found = connection.execute(last).all()
-        bounded = [row for row in found if row.window_start is not None and row.window_end is not None]
-        # A window in parts counts once.
-        hours = sum(_hours(window) for window in {Window(row.window_start, row.window_end) for row in bounded})
+        took: dict[tuple[str, Window], _Took] = {}
+        for row in connection.execute(last):
+            # A window that was read in parts is one.
+            one = took.setdefault((row.run_id, Window(row.window_start, row.window_end)), _Took())
+            one.rows += row.extracted
+            one.seconds += row.seconds or 0.0
+            one.requests = one.requests if row.requests is None else row.requests + (one.requests or 0)
+        bounded = [(window, one) for (_, window), one in took.items() if None not in (window.start, window.end)]
+        hours = sum(_hours(window) for window, _ in bounded)
         return cls(
-            sum(row.extracted for row in bounded) / hours if hours else None,
-            Line.through([(row.extracted, row.seconds) for row in found if row.seconds is not None]),
-            Line.through([(row.extracted, float(row.requests)) for row in found if row.requests is not None]),
+            sum(one.rows for _, one in bounded) / hours if hours else None,
+            Line.through([(one.rows, one.seconds) for one in took.values()]),
+            Line.through([(one.rows, float(one.requests)) for one in took.values() if one.requests is not None]),
         )
 
     def rows(self, window: Window, covered: Sequence[Segment]) -> int | None:
@@ -101,11 +117,11 @@ class Estimates:
         return None if self.hourly is None else round(rows + left * self.hourly)
 
     def seconds(self, rows: int | None) -> float | None:
-        """Of a commit of so many rows."""
+        """Of a window of so many rows."""
         return None if rows is None or self.pace is None else self.pace.at(rows)
 
     def calls(self, rows: int | None) -> int | None:
-        """HTTP requests of a commit of so many rows."""
+        """HTTP requests of a window of so many rows."""
         return None if rows is None or self.requests is None else round(self.requests.at(rows))
 
 

@@ -17,7 +17,7 @@ from tasks.running.assembly import Assembly
 from tasks.running.plan import expect_past, whole_partitions
 from tasks.state.coverage import Coverage, read_coverage
 from tasks.state.history import has_history
-from tasks.window import Window
+from tasks.window import Window, later, to_utc
 
 Only = Literal["missing", "failed", "stale", "all"]
 Standing = Literal["missing", "failed", "stale", "covered"]
@@ -203,7 +203,7 @@ def _span(pipeline: Pipeline, asked: Window, bound: datetime | None) -> Window:
         raise ConfigError(f"{name}: {extract.dataset!r} is made of other tables and has no clock. Give an end.")
     if bound is not None and asked.end is not None and asked.end > bound:
         say_clipped(pipeline, asked, bound)
-    window = Window.parse(start, asked.end or bound)
+    window = Window.parse(start, asked.end or later(to_utc(start), bound))
     partitions = whole_partitions(pipeline)
     window = window if partitions is None else partitions.aligned(window)
     if window.start is None or window.end is None:

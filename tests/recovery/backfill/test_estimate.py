@@ -4,11 +4,15 @@ from datetime import timedelta
 
 import pytest
 
+from tasks.pipeline import run_pipeline
 from tasks.recovery.backfill.estimate import Line
 from tasks.recovery.backfill.plan import PlannedWindow, plan_backfill
 from tests.conftest import Databases
+from tests.extract.shop import BY_TIME, DAY, HOUR, Serve, record
 from tests.orders import ORDERS, START
+from tests.paged_api import PagedApi
 from tests.recovery.backfill.past import attempted, remember
+from tests.scripted_server import Reply
 
 
 def hours(many: int) -> tuple[PlannedWindow, ...]:
@@ -43,6 +47,17 @@ def test_of_a_pipeline_without_a_past_nothing_is_known(sqlite: Databases) -> Non
     assert [(one.rows, one.seconds, one.calls) for one in hours(1)] == [(None, None, None)]
     remember(sqlite, [attempted(None, 60, kind="incremental", extracted=1_000, seconds=2.0)])
     assert [one.rows for one in hours(1)] == [None]
+
+
+def test_requests_of_an_api_are_estimated_by_those_that_were_counted(sqlite: Databases, serve: Serve) -> None:
+    clock = Reply({"now": (DAY + 24 * HOUR).isoformat()})
+    records = [record(number, number / 40) for number in range(40)]
+    server = serve(PagedApi(records, before=lambda seen: clock if seen.target.startswith("/clock") else None))
+    run_pipeline(BY_TIME, DAY, DAY + HOUR)
+    pages = [seen for seen in server.seen if not seen.target.startswith("/clock")]
+    plan = plan_backfill(BY_TIME, DAY, DAY + 2 * HOUR, "hour", "all")
+    assert [(one.rows, one.calls) for one in plan.windows] == [(40, len(pages))] * 2
+    assert (plan.rows, plan.calls) == (80, 2 * len(pages))
 
 
 @pytest.mark.parametrize(

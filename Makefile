@@ -16,8 +16,8 @@ bin := .venv/bin
 resolve := $(bin)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate
 
-# A process for each core; `pytest` alone, for a single test, runs in one.
-pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 4
+# A process for each core, and one more (`tests/conftest.py`); `pytest` alone, for a single test, runs in one.
+pytest := $(bin)/python -m pytest --numprocesses logical --maxprocesses 5
 
 debian-marks := (mariadb or debezium or nginx)
 
@@ -28,10 +28,10 @@ java := openjdk-17-jre-headless
 # root for that, only apt's lists.
 nginx := nginx
 
-.PHONY: help demo deploy test test-debian test-all test-slow debian debezium lint hadolint lock clean
+.PHONY: help demo deploy test test-prefect test-debian test-all test-slow debian debezium lint hadolint lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## load a week of real flights through deployed flows, and show what happened
 	@$(bin)/tidegate demo
@@ -39,8 +39,11 @@ demo: .venv/ready ## load a week of real flights through deployed flows, and sho
 deploy: .venv/ready ## apply prefect.yaml to the server that PREFECT_API_URL names; ENVIRONMENT=prod for another one
 	@$(bin)/tidegate deploy $(if $(ENVIRONMENT),--environment $(ENVIRONMENT))
 
-test: .venv/ready ## every quick test that needs Python alone
-	@$(pytest) -m "not slow and not $(debian-marks)"
+test: .venv/ready ## every quick test that needs Python alone; of those on a Prefect server the smoke tests
+	@$(pytest) -m "not slow and not $(debian-marks) and (not prefect or smoke)"
+
+test-prefect: .venv/ready ## the other quick tests on a Prefect server, which is one, so in one process
+	@$(bin)/python -m pytest -m "not slow and prefect and not smoke"
 
 test-debian: .venv/ready debezium ## the quick tests on MariaDB, Debezium and nginx
 	@$(pytest) -m "not slow and $(debian-marks)"

@@ -42,6 +42,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return OneServer(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: a test waits a fifth of its time, for a database, a server or a clock."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out the many random examples on MariaDB, whose staging tables take it long to make; the few are tried."""
     items[:] = [item for item in items if not ("mariadb_target" in item.name and "-many" in item.name)]

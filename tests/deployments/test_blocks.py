@@ -21,12 +21,14 @@ def server(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> It
         yield prefect_server
 
 
+@pytest.mark.smoke
 def test_a_block_of_that_name_is_the_connection(server: PrefectServer) -> None:
     url = "postgresql+psycopg://reader:hunter22@db.example/shop"
     SqlAlchemyConnector(connection_info=url).save("block-shop", overwrite=True, _sync=True)
     assert database_url("block_shop").render_as_string(hide_password=False) == url
 
 
+@pytest.mark.smoke
 def test_a_password_in_a_block_is_masked_from_then_on(server: PrefectServer) -> None:
     url = "postgresql+psycopg://reader:correct-horse@db.example/shop"
     SqlAlchemyConnector(connection_info=url).save("block-masked", overwrite=True, _sync=True)

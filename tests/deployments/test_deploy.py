@@ -30,6 +30,7 @@ FIRST = [
 ]
 
 
+@pytest.mark.smoke
 def test_a_dry_run_says_what_would_be_made_and_touches_nothing(trial: Trial) -> None:
     before = held(trial.client)
     assert trial.planned() == FIRST

@@ -33,6 +33,7 @@ def found() -> dict[str, Finding]:
     return {one.about: one for one in examine_server(every())}
 
 
+@pytest.mark.smoke
 def test_a_server_that_is_away_is_one_line_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):

@@ -40,6 +40,7 @@ def told(server: PrefectServer) -> str:
     return "\n".join(rows)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("auth", ["key in the query", "refresh token"])
 def test_neither_artifacts_nor_events_nor_logs_nor_states_hold_a_secret(
     server: PrefectServer, sqlite: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str

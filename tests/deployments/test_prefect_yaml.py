@@ -96,6 +96,7 @@ def minutes(cron: str) -> range:
     return range(int(first), int(last) + 1, int(step))
 
 
+@pytest.mark.smoke
 @pytest.mark.prefect
 def test_the_server_creates_the_scheduled_runs(prefect_server: PrefectServer) -> None:
     # On SQLAlchemy 2.1 the server answers as healthy as ever, and schedules nothing.
@@ -111,6 +112,7 @@ def test_the_server_creates_the_scheduled_runs(prefect_server: PrefectServer) ->
         schedules.pause(prefect_server.client)
 
 
+@pytest.mark.smoke
 @pytest.mark.prefect
 def test_a_deployed_flow_runs_on_a_worker(prefect_server: PrefectServer, worker: Worker, warehouse: Engine) -> None:
     DeployedRun.start(prefect_server, "airlines/airlines").completed(120)

@@ -47,6 +47,7 @@ def saved(name: str) -> Any:
     return cast(Any, SecretBlock).load(name, _sync=True).value.get_secret_value()
 
 
+@pytest.mark.smoke
 def test_a_block_of_that_name_is_the_secret(server: PrefectServer) -> None:
     save("block-shop-key", "of-the-block-1")
     assert Secret("block_shop_key").value() == "of-the-block-1"

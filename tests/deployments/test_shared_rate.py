@@ -79,6 +79,7 @@ def test_two_processes_keep_one_rate_together(server: PrefectServer) -> None:
     assert moments[-1] - moments[0] >= 0.75 * (2 * REQUESTS - 1) / PER_SECOND
 
 
+@pytest.mark.smoke
 def test_an_absent_limit_is_a_config_error_and_nothing_is_asked(server: PrefectServer) -> None:
     with ScriptedServer({"/a": [Reply([])]}) as source:
         client = HttpClient(source.url, rate=RateLimit(120, timedelta(minutes=1), burst=3, shared="shop-absent"))

@@ -49,6 +49,7 @@ def _this_run() -> UUID:
     return context.flow_run.id
 
 
+@pytest.mark.smoke
 def test_a_pipeline_in_a_flow_run_is_four_task_runs_and_an_artifact(
     client: SyncPrefectClient, sqlite: Databases
 ) -> None:

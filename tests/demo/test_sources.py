@@ -24,6 +24,7 @@ from deployments.demo import operations, replay, weather
 from tasks import connections
 from tasks.errors import ConfigError
 from tests.demo import expected
+from tests.variants import slow_but
 
 WEEK = datetime(2013, 1, 8, tzinfo=UTC)
 INSTANTS = [
@@ -126,7 +127,7 @@ def test_runs_day_by_day_add_up_to_the_target() -> None:
     assert inserted == len(expected.fct_flights_at(clock))
 
 
-@pytest.mark.parametrize("when", INSTANTS, ids=str)
+@pytest.mark.parametrize("when", slow_but(INSTANTS[3:8:3], INSTANTS), ids=str)
 def test_the_sources_hold_what_had_happened(sources: Sources, when: datetime) -> None:
     sources.replay_to(when)
     expected.assert_same_rows(sources.table("flights"), expected.flights_at(when), ["flight_id"])

@@ -14,6 +14,7 @@ from tasks.extract.table import TableExtract
 from tasks.window import Window
 from tests.conftest import Databases
 from tests.properties.effort import Prove, effort
+from tests.variants import slow_but
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
@@ -59,7 +60,7 @@ def assert_half_open(*, query: bool = False) -> None:
             assert inside(Window(start, end), query=query) == expected, f"[{start}, {end})"
 
 
-@pytest.mark.parametrize("query", [False, True], ids=["table", "query"])
+@pytest.mark.parametrize("query", slow_but(["table"], {"table": False, "query": True}))
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
 def test_bounds_on_postgresql(postgresql: Databases, kind: str, query: bool) -> None:
     fill(postgresql, kind, [at if kind == "timestamptz" else at.replace(tzinfo=None) for at in INSTANTS])

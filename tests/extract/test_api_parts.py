@@ -26,6 +26,7 @@ from tests.conftest import Databases
 from tests.extract.shop import BY_TIME, DAY, HOUR, WHOLE, Serve, changed, ids, record
 from tests.paged_api import PagedApi
 from tests.scripted_server import Reply, Seen
+from tests.variants import slow_but
 
 PATHS: dict[str, Paginator] = {
     "number": PageNumber(),
@@ -58,7 +59,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("at_once", slow_but([3], [1, 3]))
 def test_a_run_goes_on_behind_the_last_committed_page(
     databases: Databases, serve: Serve, path: str, at_once: int
 ) -> None:
@@ -308,7 +309,7 @@ class FailingCommit:
         monkeypatch.setattr(Commit, "_commit", broken)
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 6])
+@pytest.mark.parametrize("number", slow_but([1, 5], [1, 2, 5, 6]))
 @pytest.mark.parametrize("load", [WHOLE.load, Replace("target", "fct_records", ["id"])])
 def test_what_a_failed_commit_would_have_written_is_read_again_by_the_next_attempt(
     databases: Databases, serve: Serve, monkeypatch: pytest.MonkeyPatch, load: Load, number: int

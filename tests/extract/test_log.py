@@ -22,6 +22,7 @@ from tasks.load.upsert import Upsert
 from tasks.pipeline import Pipeline, Sla, remove_feed, run_pipeline
 from tasks.report import RunReport
 from tests.conftest import Databases
+from tests.variants import slow_but
 
 
 class BookingSchema(pa.DataFrameModel):
@@ -130,7 +131,7 @@ def test_a_changed_key_moves_the_row(source: Engine, target: Engine) -> None:
     assert rows(target) == [(2, "B", 2.0), (7, "C", 1.0)]
 
 
-@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+@pytest.mark.parametrize("identity", slow_but(["DEFAULT"], ["DEFAULT", "FULL"]))
 def test_keys_that_change_places_end_where_they_belong(source: Engine, target: Engine, identity: str) -> None:
     execute(
         source, f"ALTER TABLE bookings REPLICA IDENTITY {identity}", "INSERT INTO bookings VALUES (1, 'A'), (2, 'B')"
@@ -160,7 +161,7 @@ def test_truncate_empties_the_target_and_what_follows_is_loaded(source: Engine, 
 LONG = "repeat(md5(random()::text), 2000)"
 
 
-@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+@pytest.mark.parametrize("identity", slow_but(["DEFAULT"], ["DEFAULT", "FULL"]))
 def test_a_long_value_that_an_update_left_alone_is_kept(source: Engine, target: Engine, identity: str) -> None:
     execute(
         source,
@@ -326,6 +327,7 @@ def test_a_transaction_that_rolled_back_never_comes(source: Engine, target: Engi
     assert rows(target) == [(2, "B", 1.0)]
 
 
+@pytest.mark.slow
 def test_a_commit_that_does_not_wait_for_the_disk_is_read(source: Engine, target: Engine) -> None:
     run_pipeline(BOOKINGS)
     with source.begin() as connection:
@@ -371,6 +373,7 @@ def test_a_bad_change_is_a_dead_letter_and_its_row_keeps_its_last_good_version(s
     assert rows(target, "SELECT status FROM etl_dead_letters") == [("closed",)]
 
 
+@pytest.mark.slow
 def test_a_transform_that_cannot_stand_the_nulls_of_a_deleted_row_still_lets_it_be_deleted(
     source: Engine, target: Engine
 ) -> None:
@@ -384,6 +387,7 @@ def test_a_transform_that_cannot_stand_the_nulls_of_a_deleted_row_still_lets_it_
     assert terms(run_pipeline(pipeline)) == {"extracted": 1, "deleted": 1}
 
 
+@pytest.mark.slow
 def test_a_key_that_the_transform_makes_is_made_for_deletes_too(source: Engine, target: Engine) -> None:
     pipeline = replace(BOOKINGS, transform=lambda raw: raw.assign(id=raw["id"] + 1000))
     execute(source, "INSERT INTO bookings VALUES (1, 'A', 1), (2, 'B', 1)")
@@ -402,6 +406,7 @@ def test_a_new_snapshot_deletes_what_is_gone_and_writes_only_what_differs(source
     assert rows(target) == rows(source, "SELECT * FROM bookings ORDER BY id")
 
 
+@pytest.mark.slow
 def test_a_new_snapshot_that_would_delete_too_much_is_refused(source: Engine, target: Engine) -> None:
     execute(source, "INSERT INTO bookings SELECT g, 'A', 1 FROM generate_series(1, 10) g")
     run_pipeline(BOOKINGS)
@@ -413,6 +418,7 @@ def test_a_new_snapshot_that_would_delete_too_much_is_refused(source: Engine, ta
         run_pipeline(BOOKINGS)
 
 
+@pytest.mark.slow
 def test_a_slot_that_somebody_dropped_is_a_clear_error_and_a_new_snapshot_mends_it(
     source: Engine, target: Engine
 ) -> None:
@@ -426,6 +432,7 @@ def test_a_slot_that_somebody_dropped_is_a_clear_error_and_a_new_snapshot_mends_
     assert rows(target) == [(2, "B", 1.0)]
 
 
+@pytest.mark.slow
 def test_a_target_older_than_the_slot_is_a_clear_error(source: Engine, target: Engine) -> None:
     run_pipeline(BOOKINGS)
     execute(target, "CREATE TABLE saved AS SELECT * FROM etl_watermarks")
@@ -436,6 +443,7 @@ def test_a_target_older_than_the_slot_is_a_clear_error(source: Engine, target: E
         run_pipeline(BOOKINGS)
 
 
+@pytest.mark.slow
 def test_a_slot_far_behind_raises_the_alert_event(
     source: Engine, target: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -447,6 +455,7 @@ def test_a_slot_far_behind_raises_the_alert_event(
     assert any(record.levelname == "WARNING" and "bytes of log" in record.message for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_two_pipelines_on_one_table_do_not_share_a_slot(source: Engine, target: Engine) -> None:
     other = replace(BOOKINGS, name="others", load=Upsert("target", "others", key=["id"]))
     execute(source, "INSERT INTO bookings VALUES (1, 'A', 1)")
@@ -465,6 +474,7 @@ def test_what_the_feed_made_at_the_source_can_be_taken_away(source: Engine, targ
     remove_feed(BOOKINGS)
 
 
+@pytest.mark.slow
 def test_a_partitioned_table_is_followed_by_its_own_name(postgresql: Databases) -> None:
     execute(
         postgresql.source,
@@ -539,6 +549,7 @@ def test_replace_is_refused_for_a_feed(source: Engine) -> None:
         run_pipeline(replace(BOOKINGS, load=Replace("target", "fct_bookings", key=["id"])))
 
 
+@pytest.mark.slow
 def test_a_run_ends_although_the_source_is_written_to_faster_than_it_is_read(source: Engine, target: Engine) -> None:
     run_pipeline(BOOKINGS)
     numbers = iter(range(10_000))
@@ -554,6 +565,7 @@ def test_a_run_ends_although_the_source_is_written_to_faster_than_it_is_read(sou
     assert len(report.windows) < 20
 
 
+@pytest.mark.slow
 def test_changes_come_by_a_publication_of_any_name(source: Engine, target: Engine) -> None:
     # pgoutput takes names for identifiers: without quotes this one is another's, and nothing would come.
     execute(source, 'CREATE PUBLICATION "Shop\'s, own" FOR TABLE bookings', "INSERT INTO bookings VALUES (1, 'A', 1)")

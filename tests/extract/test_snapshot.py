@@ -18,6 +18,7 @@ from tasks.state.tables import dead_letters, runs
 from tasks.state.watermarks import Watermark, read_watermark
 from tests.conftest import Databases, not_about_postgresql
 from tests.extract.parts import PARTS, execute, hash_table, hashes, part, put, remove, rows, source_rows
+from tests.variants import slow_but
 
 
 def _counts(pipeline: Pipeline = PARTS) -> dict[str, int]:
@@ -294,11 +295,14 @@ def test_a_full_refresh_mends_a_target_that_somebody_has_changed(databases: Data
 
 @pytest.mark.parametrize(
     "change",
-    [
-        "ALTER TABLE parts ADD COLUMN colour varchar(9)",
-        "ALTER TABLE parts DROP COLUMN spare",
-        "ALTER TABLE parts RENAME COLUMN spare TO other",
-    ],
+    slow_but(
+        ["ALTER TABLE parts RENAME COLUMN spare TO other"],
+        [
+            "ALTER TABLE parts ADD COLUMN colour varchar(9)",
+            "ALTER TABLE parts DROP COLUMN spare",
+            "ALTER TABLE parts RENAME COLUMN spare TO other",
+        ],
+    ),
 )
 def test_after_a_column_was_added_dropped_or_renamed_every_row_counts_as_changed_once(
     sources: Databases, change: str

@@ -18,6 +18,7 @@ from tasks.errors import ConfigError, SourceError, SourceUnavailable
 from tasks.extract.table import TableExtract
 from tasks.window import Window
 from tests.conftest import Databases
+from tests.variants import slow_but
 
 BY_ID = TableExtract("source", "big", key=["id"])
 
@@ -90,7 +91,7 @@ KEYS: dict[str, tuple[dict[str, str], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", slow_but(["texts", "times"], KEYS.keys()))
 def test_a_key_of_two_columns_leads_through_every_row(sources: Databases, kind: str) -> None:
     """More rows than a chunk holds, so that chunks end between equal firsts; in what order, the database says."""
     types, values = KEYS[kind]

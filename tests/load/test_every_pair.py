@@ -119,7 +119,6 @@ def test_the_same_source_again_changes_nothing(databases: Databases, case: Case)
         assert connection.execute(select(runs.c.written).order_by(runs.c.started_at)).scalars().all() == [2, 0]
 
 
-@on_postgresql_too
 @every
 def test_versions_that_come_at_once_are_one_row(databases: Databases, case: Case) -> None:
     """The newest by its cursor, wherever it stands; without a cursor the last that was read."""
@@ -130,7 +129,6 @@ def test_versions_that_come_at_once_are_one_row(databases: Databases, case: Case
     assert current(databases, case) == {1: 0 if case.first else 2, 2: 7}
 
 
-@on_postgresql_too
 @every
 def test_a_newer_version_in_a_later_run_is_written_or_counts_as_deduplicated(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1, amount=1), order(2, amount=2)])
@@ -141,7 +139,6 @@ def test_a_newer_version_in_a_later_run_is_written_or_counts_as_deduplicated(dat
     assert (counts.updated, counts.deduplicated) == ((0, 1) if case.first else (1, 0))
 
 
-@on_postgresql_too
 @every
 def test_a_row_without_its_key_is_a_dead_letter(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1), {**order(2), "id": None}])
@@ -153,7 +150,6 @@ def test_a_row_without_its_key_is_a_dead_letter(databases: Databases, case: Case
     assert current(databases, case) == {1: 1}
 
 
-@on_postgresql_too
 @every
 def test_a_refused_window_writes_its_dead_letters_and_nothing_else(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1)])
@@ -170,7 +166,6 @@ def test_a_refused_window_writes_its_dead_letters_and_nothing_else(databases: Da
     assert len(letters) == 1
 
 
-@on_postgresql_too
 @every
 def test_a_run_that_breaks_leaves_nothing_and_the_next_one_is_right(databases: Databases, case: Case) -> None:
     show(databases.source, [order(1)])

@@ -18,6 +18,7 @@ from tasks.pipeline import run_pipeline
 from tests.conftest import Databases
 from tests.properties.changes import HOUR, LOOKBACK, Change, World
 from tests.properties.effort import Prove, effort
+from tests.variants import slow_but
 
 STRATEGIES: dict[str, Callable[[str], Load]] = {
     "Upsert": lambda table: Upsert("target", table, key=["id"]),
@@ -82,12 +83,13 @@ def stories(*strategies: str) -> st.SearchStrategy[Story]:
     )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", slow_but(["Upsert"], STRATEGIES.keys()))
 @effort(few=2, many=50)
 def test_every_version_counts_once_on_sqlite(sqlite: Databases, prove: Prove, strategy: str) -> None:
     prove(stories(strategy), lambda story: _assert_counts_once(sqlite, story))
 
 
+@pytest.mark.slow
 @effort(few=2, many=80)
 def test_every_version_counts_once_on_postgresql(postgresql: Databases, prove: Prove) -> None:
     prove(stories(*STRATEGIES), lambda story: _assert_counts_once(postgresql, story))

@@ -19,6 +19,7 @@ from tests.conftest import Databases
 from tests.extract.test_log import BOOKINGS, BookingSchema, rows
 from tests.properties.interleaving import interleave, seeds
 from tests.properties.writers import Writers
+from tests.variants import slow_but
 
 MANY = seeds(500)
 
@@ -51,7 +52,7 @@ each_cursor = pytest.mark.parametrize("ordered", [BY_TIME, BY_NUMBER], ids=["tim
 
 
 @each_cursor
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but([0], range(3)))
 def test_after_a_quiet_last_run_every_row_is_in_the_target(postgresql: Databases, ordered: Ordered, seed: int) -> None:
     history(postgresql, ordered, seed)
 

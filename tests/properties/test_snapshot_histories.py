@@ -14,11 +14,12 @@ from tests.conftest import Databases
 from tests.extract.test_log import BOOKINGS
 from tests.properties.interleaving import assert_followed, interleave, seeds
 from tests.properties.writers import Writers
+from tests.variants import slow_but
 
 MANY = seeds(200)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but([0], range(3)))
 def test_after_a_quiet_last_run_the_target_is_the_source(postgresql: Databases, seed: int) -> None:
     history(postgresql, seed)
 

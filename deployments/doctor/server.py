@@ -111,6 +111,12 @@ def _pool(client: "SyncPrefectClient", name: str) -> Iterator[Finding]:
         yield Finding("fail", about, "it is paused, so no run starts.", f"prefect work-pool resume {name}")
     else:
         yield Finding("ok", about, f"of the type {pool.type}.")
+    for queue in client.read_work_queues(work_pool_name=name):
+        if queue.is_paused:
+            yield Finding(
+                "warn", f"work queue {queue.name} of {name}", "it is paused, so no run in it starts.",
+                f"prefect work-queue resume {queue.name} --pool {name}",
+            )  # fmt: skip
     online = [worker for worker in client.read_workers_for_work_pool(name) if _status(worker) == "ONLINE"]
     if online:
         beats = [worker.last_heartbeat_time for worker in online if worker.last_heartbeat_time is not None]

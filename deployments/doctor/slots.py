@@ -6,7 +6,8 @@ from sqlalchemy import select
 
 from deployments.doctor.finding import Finding
 from tasks.connections import engine
-from tasks.errors import TidegateError
+from tasks.dialects import dialect_of
+from tasks.errors import TargetError, TargetUnavailable, TidegateError
 from tasks.extract.debezium import DebeziumExtract
 from tasks.extract.log import LogExtract
 from tasks.extract.transaction_log import replication
@@ -27,7 +28,10 @@ def examine_slot(pipeline: Pipeline) -> Iterator[Finding]:
         # Of MySQL and MariaDB, Debezium reads the binlog, where nobody keeps a place for us.
         if source.dialect.name != "postgresql":
             return
-        if schema_version(engine(pipeline.load.connection)) not in (None, HEAD):
+        target = engine(pipeline.load.connection)
+        with dialect_of(target).translated(f"The target {pipeline.load.connection!r}", TargetUnavailable, TargetError):
+            version = schema_version(target)
+        if version not in (None, HEAD):
             return
         with opened_history(pipeline.load.connection) as connection:
             known = select(feeds.c.name).where(feeds.c.pipeline == pipeline.name)

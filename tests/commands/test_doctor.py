@@ -137,6 +137,18 @@ def test_state_tables_of_another_version_are_told(sqlite: Databases, orders: str
         assert refused.exit_code == 1 and f"at version '{version}'" in refused.stderr
 
 
+def test_a_slot_of_a_target_that_is_away_fails_alone(
+    sqlite: Databases, declare: Declare, tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare("logged", LOGGED)
+    for name in ("SOURCE", "TARGET"):
+        monkeypatch.setenv(f"TIDEGATE_{name}_URL", "postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    found = findings(tidegate, 1)
+    assert {found[about][0] for about in ("connection source", "connection target", "slot of logged")} == {"fail"}
+    assert "Mend the connections above first." in str(found["slot of logged"][2])
+    assert "server" in found
+
+
 def test_a_slot_is_there_lags_or_is_lost(postgresql: Databases, declare: Declare, tidegate: Tidegate) -> None:
     declare("logged", LOGGED)
     from flows.logged import PIPELINE  # type: ignore[import-not-found]

@@ -89,6 +89,18 @@ def test_a_schedule_that_is_off_and_a_paused_pool_are_told(server: PrefectServer
     assert "prefect work-pool resume tidegate" in str(seen["work pool tidegate"].remedy)
 
 
+def test_a_paused_queue_is_told(server: PrefectServer) -> None:
+    queue = server.client.create_work_queue("held", work_pool_name=POOL)
+    server.client.update_work_queue(queue.id, is_paused=True)
+    try:
+        seen = found()
+    finally:
+        server.client.delete_work_queue_by_id(queue.id)
+    assert seen["work queue held of tidegate"].verdict == "warn"
+    assert seen["work queue held of tidegate"].remedy == "prefect work-queue resume held --pool tidegate"
+    assert not any(about.startswith("work queue") for about in found())
+
+
 def test_blocks_that_are_missing_are_told_with_what_is_used_instead(
     server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

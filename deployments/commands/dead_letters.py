@@ -15,7 +15,10 @@ def list_(
     pipeline: Annotated[str, typer.Argument(help="Name of a pipeline in flows/.")],
     rule: Annotated[str | None, typer.Option(help="Only those that broke this rule, by its whole name.")] = None,
     run: Annotated[
-        str | None, typer.Option(help="Only those that this run saw last: its id, its beginning, or a flow run's id.")
+        str | None,
+        typer.Option(
+            help="Only those of this run, seen again since or not: its id, its beginning, or a flow run's id."
+        ),
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only those seen since this time, ISO 8601, UTC.")] = None,
     start: Annotated[
@@ -38,12 +41,15 @@ def list_(
 
     with failing():
         found = declared(pipeline)
+        seen = None if since is None else to_utc(since, "since")
+        of = None if run is None else find_run(run).run
+        # A letter knows the run that saw it last, and a lookback soon makes that another one.
         wanted = Wanted(
             found.name,
             cast(LetterStatus, status),
             rule=rule,
-            run_id=None if run is None else find_run(run).run.attempts[0].run_id,
-            since=None if since is None else to_utc(since, "since"),
+            since=seen if of is None else max(of.started_at, seen or of.started_at),
+            until=None if of is None else of.finished_at,
             window=Window.parse(start, end),
             masking=found.masking,
         )

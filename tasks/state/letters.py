@@ -87,6 +87,7 @@ class Wanted:
         since: only those seen at or after this time, UTC.
         window: only those whose cursor lies in it; of those without one, those that a window brought that meets it.
         masking: what of them nobody may see.
+        until: only those first seen at or before this time, UTC.
 
     Raises:
         ConfigError: another status.
@@ -99,6 +100,7 @@ class Wanted:
     since: datetime | None = None
     window: Window | None = None
     masking: Masking = NO_MASKING
+    until: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(LetterStatus):
@@ -116,6 +118,8 @@ class Wanted:
             asked.append(dead_letters.c.last_seen >= self.since)
         if self.window is not None and self.window != Window():
             asked.append(_in_window(self.window))
+        if self.until is not None:
+            asked.append(dead_letters.c.first_seen <= self.until)
         return asked
 
     def broke(self, reasons: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,6 +1,7 @@
 """`tidegate dead-letters`: grouped by what is wrong, listed, and shown one by one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
@@ -9,7 +10,7 @@ from tasks.pipeline import run_pipeline
 from tasks.state.tables import dead_letters
 from tests.commands.conftest import Declare, Tidegate
 from tests.conftest import Databases
-from tests.orders import ORDERS, START, order, put
+from tests.orders import DAY, ORDERS, START, order, put
 
 STRICTER = """
 from dataclasses import replace
@@ -71,6 +72,24 @@ def test_only_those_asked_for_are_listed(letters: Databases, tidegate: Tidegate)
     assert rows("--limit", "0") == []
     refused = tidegate("dead-letters", "list", "orders", "--status", "lost")
     assert refused.exit_code == 1 and "'open', 'closed', 'discarded' or 'all'" in refused.stderr
+
+
+def test_those_of_a_run_are_still_listed_once_a_later_run_has_seen_them_again(
+    sqlite: Databases, declare: Declare, tidegate: Tidegate
+) -> None:
+    """An alert names the run, and with a lookback the next one comes before anybody has read it."""
+    declare("orders", "from tests.orders import ORDERS as PIPELINE\n")
+    runs = []
+    for number in range(3):
+        put(sqlite.source, [order(number, amount=-1, day=2 * number)])
+        runs.append(run_pipeline(replace(ORDERS, extract=replace(ORDERS.extract, lookback=DAY))).run_id)  # type: ignore[type-var]
+
+    def rows(run: str) -> list[str]:
+        told = json.loads(tidegate("dead-letters", "list", "orders", "--json", "--run", run).stdout)
+        return sorted(one["row_key"] for one in told["letters"])
+
+    # The second run has seen the first row again, and the third the second.
+    assert [rows(run) for run in runs] == [["0"], ["0", "1"], ["1", "2"]]
 
 
 def test_what_is_printed_fits_the_screen_and_moves_no_cursor(letters: Databases, tidegate: Tidegate) -> None:

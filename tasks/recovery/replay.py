@@ -12,6 +12,7 @@ from tasks.extract.letters import LettersExtract
 from tasks.observe.context import logger
 from tasks.overrides import Overrides
 from tasks.report import RunReport
+from tasks.running.announce import announce_health
 from tasks.running.assembly import Assembly
 from tasks.running.run import Run
 from tasks.state.attempts import Attempt, new_token, record_unplanned
@@ -92,7 +93,9 @@ def replay_letters(pipeline: Pipeline, wanted: Wanted | None = None, *, snapshot
     reports = []
     if found.whole:
         letters = replace(pipeline, extract=_letters(pipeline, asked), bounds=(), depends_on=())
-        reports.append(Run(letters, _NO_LIMIT).run(None, None))
+        report = Run(letters, _NO_LIMIT).run(None, None)
+        announce_health(pipeline, Assembly(pipeline).engine, report.run_id)
+        reports.append(report)
     if found.windows and isinstance(pipeline.extract, Feed) and not snapshots:
         logger().warning(
             "%s: some open dead letters can only be judged by a new snapshot, because %s. Take it with `tidegate "

@@ -2,13 +2,16 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from deployments.prefect_server import PrefectServer
 from tasks.errors import TidegateError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 _RUN_ID = re.compile(r"UUID: ([0-9a-f-]{36})")
 _POLL_SECONDS = 0.3
@@ -47,6 +50,21 @@ class DeployedRun:
         if found is None:
             raise RunFailed(f"`prefect deployment run {deployment}` named no flow run:\n{printed}")
         return cls(server, deployment, UUID(found[1]))
+
+    @classmethod
+    def another(cls, server: PrefectServer, deployment: str, known: Set[UUID], seconds: float) -> Self:
+        """The first run of `deployment` that is not among those `known`, whoever starts it; see `runs_of`.
+
+        Raises:
+            RunFailed: there was none after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            for id in runs_of(server, deployment).keys() - known:
+                return cls(server, deployment, id)
+            if time.monotonic() > deadline:
+                raise RunFailed(f"Nothing started {deployment} within {seconds:g} s.")
+            time.sleep(_POLL_SECONDS)
 
     @property
     def state(self) -> str:
@@ -91,6 +109,17 @@ class DeployedRun:
         wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self.id]))
         lines = self.server.client.read_logs(wanted, sort=LogSort.TIMESTAMP_ASC)
         return "\n".join(f"{line.timestamp:%H:%M:%S} {line.name}: {line.message}" for line in lines)
+
+
+def runs_of(server: PrefectServer, deployment: str) -> dict[UUID, "FlowRun"]:
+    """The runs of `flow/deployment` that no schedule has made, the latest 200 of them."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    there = server.client.read_deployment_by_name(deployment)
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[there.id]))
+    found = server.client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    return {run.id: run for run in found if not run.auto_scheduled}
 
 
 def all_completed(runs: Iterable[DeployedRun], seconds: float = 300) -> list[DeployedRun]:

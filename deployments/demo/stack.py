@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deployments import schedules
-from deployments.demo import replay
+from deployments.demo import missing_airports, replay
 from deployments.demo.inbox import Inbox
 from deployments.demo.progress import Progress
 from deployments.demo.weather_api import WeatherApi
@@ -58,6 +58,12 @@ class Stack:
         """Let the sources' time pass until `clock`."""
         with self._progress.step(f"the sources' clock moves to {clock:%Y-%m-%d}"):
             replay.replay_to(connections.engine("operations"), self._weather_file, clock)
+
+    def add_missing_airports(self) -> None:
+        """Add to the source the airports that its directory lacks."""
+        title = "four airports are added to the operations database"
+        with self._progress.step(title), connections.engine("operations").begin() as connection:
+            missing_airports.add(connection)
 
     def keep(self) -> None:
         """Leave everything running, with the schedules of prefect.yaml in force."""

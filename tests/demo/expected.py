@@ -177,6 +177,17 @@ def airports_run(loaded: bool) -> dict[str, int]:
     return _terms() if loaded else _full_terms(len(airports()), 0)
 
 
+def missing_airports_run() -> dict[str, int]:
+    """Terms of a run of `airports` once those are in the directory that flights of the year go to, and it lacked."""
+    return _full_terms(_year().loc[lambda year: ~_known_destination(year), "dest"].nunique(), 0)
+
+
+def waiting_flights_run(loaded_at: datetime) -> dict[str, int]:
+    """Terms of the replay of every flight to one of those, with what was loaded at `loaded_at`."""
+    flights = flights_at(loaded_at)
+    return _full_terms(int((~_known_destination(flights)).sum()), 0)
+
+
 def planes_run(previous_clock: datetime | None, clock: datetime) -> dict[str, int]:
     """Terms of a run of `planes` at `clock`, after one at `previous_clock` or, with None, as the first."""
     planes = planes_at(clock)

@@ -20,7 +20,7 @@ import pytest
 from adbc_driver_postgresql import dbapi
 from sqlalchemy import Engine, text
 
-from deployments.demo import operations, replay, weather
+from deployments.demo import missing_airports, operations, replay, weather
 from tasks import connections
 from tasks.errors import ConfigError
 from tests.demo import expected
@@ -80,6 +80,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
     replay.build(*built)
     yield built
     engine.dispose()
+
+
+def test_the_airports_that_may_be_added_are_those_that_flights_go_to_and_the_directory_lacks(sources: Sources) -> None:
+    before = sources.table("airports")
+    with sources.engine.connect() as connection:
+        for _ in range(2):
+            missing_airports.add(connection)
+        added = {row.faa: row for row in connection.execute(text("SELECT * FROM airports"))}.keys() - set(before["faa"])
+        connection.rollback()
+    flights = expected.flights_at(replay.END)
+    assert added == set(flights["dest"]) - set(expected.airports()["faa"])
 
 
 def test_the_numbers_to_measure_by_show_the_dirt_the_package_is_known_for() -> None:

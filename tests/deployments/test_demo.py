@@ -91,6 +91,7 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
     replayed = expected.flights_window(*REPLAYED, clock=DAY, loaded_at=DAY)
     unknown = expected.tailnum_missing(*REPLAYED, DAY, planes_loaded_at=DAY)
     strict = {"rejected": replayed["rejected"] + unknown, "unchanged": replayed["unchanged"] - unknown}
+    waiting = expected.waiting_flights_run(DAY)
     seen_flights, seen_weather = expected.flights_watermark(WEEK), expected.weather_watermark(WEEK)
     assert [(run["pipeline"], terms(run)) for run in report["runs"]] == [
         ("airlines", expected.airlines_run(loaded=False)),
@@ -108,12 +109,20 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
         ("daily_delays", expected_mart.daily_delays_run(WEEK, DAY)),
         ("flights", replayed),
         ("flights", replayed | strict),
+        ("airports", expected.missing_airports_run()),
+        ("flights", waiting),
     ]
     for run in report["runs"]:
         assert run["error_rate"] == pytest.approx(run["rejected"] / (run["extracted"] + run["added"]))
         assert f"{run['extracted']:,}" in printed
-    assert report["runs"][-1]["window"] == {"start": REPLAYED[0].isoformat(), "end": REPLAYED[1].isoformat()}
+    assert report["runs"][-3]["window"] == {"start": REPLAYED[0].isoformat(), "end": REPLAYED[1].isoformat()}
     assert report["seconds"] > 0
+
+    replay = report["replay"]
+    assert (replay["letters_before"], replay["letters_after"]) == (waiting["extracted"], 0)
+    assert replay["rows"] == waiting["inserted"] > 0
+    assert replay["started_by"] == "replay of what waited for a dataset"
+    assert f"{waiting['inserted']:,} flights came in" in printed and "Nobody asked for the replay" in printed
 
     subjects = ["[warning] flights: error-rate", "[warning] flights: freshness"]
     assert [alert["subject"] for alert in report["alerts"]] == subjects

@@ -1,30 +1,31 @@
 """What lands is told, and what waited for it is judged anew, although nobody asks for it."""
 
-import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pandas as pd
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from sqlalchemy import Engine, func, insert, select, text
 
 from deployments.demo import missing_airports
-from deployments.deployed_run import DeployedRun
+from deployments.deployed_run import DeployedRun, runs_of
 from deployments.prefect_server import PrefectServer, Worker
 from flows import airports, flights, planes
 from tasks.extract.table import TableExtract
-from tasks.pipeline import run_pipeline
+from tasks.pipeline import Sla, run_pipeline
+from tasks.recovery.replay import replay_letters
 from tasks.state.tables import dead_letters
 from tests.conftest import Databases
 from tests.deployments.conftest import Sources
-from tests.deployments.test_watch import client, in_a_flow, told
+from tests.deployments.test_watch import client, in_a_flow, this_run, told
 from tests.orders import DAY, ORDERS, START, order, put
 from tests.recovery.test_waiting import letter
+from tests.test_graph_run import clocked
 
 __all__ = ["client"]
 
@@ -85,6 +86,26 @@ def _by_time() -> TableExtract:
     return TableExtract("source", "orders", cursor="updated_at")
 
 
+def test_after_a_replay_the_health_of_the_pipeline_is_told_by_the_clock_of_its_source(
+    client: SyncPrefectClient, sqlite: Databases
+) -> None:
+    put(sqlite.source, [order(1, amount=-1), order(2)])
+    sla = Sla(max_freshness=DAY, max_open_letters=0, abort_error_rate=1)
+    pipeline = replace(ORDERS, name="mended", extract=clocked("'2026-01-02 00:00:00+00:00'"), sla=sla)
+    run_pipeline(pipeline)
+    mended = replace(pipeline, transform=lambda raw: raw.assign(amount=raw["amount"].abs()))
+    seen: list[UUID] = []
+
+    @flow(name="replay-of-mended")
+    def run() -> None:
+        seen.append(this_run())
+        replay_letters(mended)
+
+    run()
+    events = told(client, seen[0], "etl.dead-letters.kept")
+    assert {LANDED, "etl.freshness.kept", "etl.recent-error-rate.breached"} == events.keys() - {"etl.dead-letters.kept"}
+
+
 @pytest.mark.slow
 def test_letters_of_unknown_airports_are_replayed_once_these_land_and_nobody_asks_for_it(
     prefect_server: PrefectServer, worker: Worker, sources: Sources, warehouse: Engine, here: None
@@ -103,10 +124,10 @@ def test_letters_of_unknown_airports_are_replayed_once_these_land_and_nobody_ask
         missing_airports.add(connection)
     DeployedRun.start(prefect_server, "airports/airports").completed()
 
-    run = wait_for_another(prefect_server, known)
+    replayed = DeployedRun.another(prefect_server, "replay/replay", known, 90).completed(120)
+    run = replays(prefect_server)[replayed.id]
     assert run.created_by is not None and run.created_by.display_value == TRIGGER
     assert run.parameters["landed"] == "airports"
-    DeployedRun(prefect_server, "replay/replay", run.id).completed(120)
     assert (letters(warehouse, "open"), letters(warehouse, "closed")) == (0, waiting)
 
     # It has landed flights, for which nobody waits. What the server was told of that it has acted on, once it has acted
@@ -115,9 +136,8 @@ def test_letters_of_unknown_airports_are_replayed_once_these_land_and_nobody_ask
         connection.execute(insert(dead_letters).values(**letter(1, "references fct_flights.flight_id", "open")))
     sources.replay_to(datetime(2013, 1, 5, tzinfo=UTC))
     DeployedRun.start(prefect_server, "flights/flights").completed()
-    last = wait_for_another(prefect_server, {*known, run.id})
-    DeployedRun(prefect_server, "replay/replay", last.id).completed(120)
-    assert last.parameters["landed"] == "flights"
+    last = DeployedRun.another(prefect_server, "replay/replay", {*known, run.id}, 90).completed(120)
+    assert replays(prefect_server)[last.id].parameters["landed"] == "flights"
     assert replays(prefect_server).keys() - known == {run.id, last.id}
     with warehouse.begin() as connection:
         connection.execute(dead_letters.delete().where(dead_letters.c.row_key == "1"))
@@ -143,19 +163,4 @@ def letters(warehouse: Engine, status: str) -> int:
 
 
 def replays(server: PrefectServer) -> dict[UUID, FlowRun]:
-    deployment = server.client.read_deployment_by_name("replay/replay")
-    found = server.client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    )
-    return {run.id: run for run in found if not run.auto_scheduled}
-
-
-def wait_for_another(server: PrefectServer, known: Set[UUID]) -> FlowRun:
-    """The first replay that is not among those `known`."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        for id, run in replays(server).items():
-            if id not in known:
-                return run
-        time.sleep(0.3)
-    raise AssertionError("no replay was started")
+    return runs_of(server, "replay/replay")

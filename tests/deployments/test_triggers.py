@@ -1,18 +1,16 @@
 """The push alternative to a schedule: a dataset has landed, so what depends on it runs."""
 
-import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import yaml
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from sqlalchemy import text
 
-from deployments.deployed_run import DeployedRun
+from deployments.deployed_run import DeployedRun, runs_of
 from deployments.prefect_server import PROJECT, PrefectServer, Worker
 from tests.deployments.conftest import Sources
 
@@ -37,11 +35,7 @@ def pushed(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[PrefectSer
 
 
 def flights_runs(server: PrefectServer) -> dict[UUID, FlowRun]:
-    deployment = server.client.read_deployment_by_name("flights/flights")
-    found = server.client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    )
-    return {run.id: run for run in found}
+    return runs_of(server, "flights/flights")
 
 
 def test_flights_run_once_planes_have_landed_and_not_when_nothing_has(
@@ -55,9 +49,10 @@ def test_flights_run_once_planes_have_landed_and_not_when_nothing_has(
     with sources.operations.begin() as connection:
         connection.execute(text("UPDATE planes SET seats = seats + 1"))
     DeployedRun.start(pushed, "planes/planes").completed()
-    pushed_run = wait_for_another(pushed, before)
+    first = DeployedRun.another(pushed, "flights/flights", before, 90)
+    pushed_run = flights_runs(pushed)[first.id]
     assert pushed_run.created_by is not None and pushed_run.created_by.display_value == NAME
-    DeployedRun(pushed, "flights/flights", pushed_run.id).wait(120)
+    first.wait(120)
 
     known = flights_runs(pushed).keys()
     DeployedRun.start(pushed, "planes/planes").completed()
@@ -65,17 +60,6 @@ def test_flights_run_once_planes_have_landed_and_not_when_nothing_has(
     with sources.operations.begin() as connection:
         connection.execute(text("UPDATE planes SET seats = seats - 1"))
     DeployedRun.start(pushed, "planes/planes").completed()
-    last = wait_for_another(pushed, known)
-    DeployedRun(pushed, "flights/flights", last.id).wait(120)
+    last = DeployedRun.another(pushed, "flights/flights", known, 90)
+    last.wait(120)
     assert flights_runs(pushed).keys() - known == {last.id}
-
-
-def wait_for_another(server: PrefectServer, known: Set[UUID]) -> FlowRun:
-    """The first run of flights that is not among those `known`."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        for id, run in flights_runs(server).items():
-            if id not in known:
-                return run
-        time.sleep(0.5)
-    raise AssertionError("no run of flights was created")

@@ -1,5 +1,6 @@
 """`FoundRun`: a run by its id, wherever among the targets of the pipelines its ledger is."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,11 @@ from tasks.state.history import PastRun, opened_history, past_run, runs_called
 from tasks.state.letters import Fault, Wanted, count_closed, find_faults
 
 _LEAST = 4
+_ID = re.compile(r"[0-9a-f]{8,32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class UnknownRun(ConfigError):
+    """No ledger has a run of that id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,17 @@ def targets() -> list[str]:
     return sorted({pipeline.load.connection for pipeline in every()})
 
 
+def could_be_run(name: str) -> bool:
+    """Whether `name` looks like the id of a run, or like the first 8 digits of one or more."""
+    return _ID.fullmatch(name) is not None
+
+
 def find_run(name: str) -> FoundRun:
     """The run whose id is, or begins with, `name`, or that belongs to the Prefect flow run `name`.
 
     Raises:
-        ConfigError: there is none, or several.
+        UnknownRun: there is none.
+        ConfigError: there are several, or the name is too short.
         TidegateError: no ledger has it, and one of them could not be read.
     """
     if len(name) < _LEAST:
@@ -68,7 +80,7 @@ def find_run(name: str) -> FoundRun:
         raise ConfigError(f"{name!r} stands for several runs: {', '.join(sorted(ids))}. Give more of the id.")
     if away is not None:
         raise away
-    raise ConfigError(
+    raise UnknownRun(
         f"No ledger has a run {name!r}, neither by its own id nor by that of a Prefect flow run. "
         "`tidegate runs PIPELINE` lists those of a pipeline."
     )

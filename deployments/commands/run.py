@@ -9,11 +9,16 @@ from deployments.output import failing, instant, show_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deployments.past_runs import FoundRun
     from tasks.overrides import Overrides
+    from tasks.pipeline import Pipeline
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline in flows/.")],
+    pipeline: Annotated[
+        str,
+        typer.Argument(help="Name of a pipeline in flows/; or the id of a run, 8 digits or more, which is then shown."),
+    ],
     start: Annotated[str | None, typer.Option(help="First instant of a range, ISO 8601, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="First instant that is left out.")] = None,
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Read the source from its beginning.")] = False,
@@ -28,17 +33,25 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Run a pipeline here and now, without any server; 0 where it did what it should, or read nothing on purpose."""
-    from deployments.pipelines import declared
+    from deployments.commands.runs import show_run
     from deployments.text_table import cell
-    from tasks.pipeline import run_pipeline
+    from tasks.errors import ConfigError
+    from tasks.pipeline import Pipeline, run_pipeline
     from tasks.window import Window
 
     with failing():
+        found = _named(pipeline)
+        if not isinstance(found, Pipeline):
+            if start or end or full_refresh or override:
+                raise ConfigError(
+                    f"{pipeline} is a run of {found.run.attempts[0].pipeline}, and is only shown: --start, --end, "
+                    "--full-refresh and --override are for the name of a pipeline, which is then run."
+                )
+            show_run(found, as_json=as_json)
+            return
         window = Window.parse(start, end)
         overrides = parsed(override or [])
-        report = run_pipeline(
-            declared(pipeline), window.start, window.end, full_refresh=full_refresh, overrides=overrides
-        )
+        report = run_pipeline(found, window.start, window.end, full_refresh=full_refresh, overrides=overrides)
     if as_json:
         show_json(
             report.as_dict()
@@ -59,6 +72,30 @@ def run(
     ):
         if value is not None:
             typer.echo(f"  {name:<13} {cell(value)}")
+
+
+def _named(name: str) -> "Pipeline | FoundRun":
+    """The pipeline of that name; where there is none, the run of that id.
+
+    Raises:
+        ConfigError: it is neither, or stands for several runs.
+    """
+    from deployments.past_runs import UnknownRun, could_be_run, find_run
+    from deployments.pipelines import declared
+    from tasks.errors import ConfigError
+
+    try:
+        return declared(name)
+    except ConfigError as error:
+        if not could_be_run(name):
+            raise ConfigError(
+                f"{error} And {name!r} is no run's id, of which 8 hexadecimal digits or more are given."
+            ) from None
+        no_pipeline = error
+    try:
+        return find_run(name)
+    except UnknownRun as error:
+        raise ConfigError(f"{no_pipeline} And as an id: {error}") from None
 
 
 def parsed(given: "Sequence[str]") -> "Overrides | None":

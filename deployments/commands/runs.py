@@ -10,6 +10,7 @@ from deployments.output import failing, instant, show_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deployments.past_runs import FoundRun
     from deployments.text_table import TextTable
     from tasks.state.history import PastAttempt
     from tasks.state.letters import Fault
@@ -67,10 +68,16 @@ def run_info(
 ) -> None:
     """Show everything about one run: its windows and attempts, counts, phases, and what its dead letters broke."""
     from deployments.past_runs import find_run
-    from deployments.text_table import cell
 
     with failing():
         found = find_run(run_id)
+    show_run(found, as_json=as_json)
+
+
+def show_run(found: "FoundRun", *, as_json: bool) -> None:
+    """Print a run, as text or as JSON."""
+    from deployments.text_table import cell
+
     run, first = found.run, found.run.attempts[0]
     if as_json:
         show_json(

@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from deployments.commands.run import parsed
 from tasks.overrides import Overrides
+from tasks.pipeline import run_pipeline
 from tasks.state.tables import runs
 from tests.commands.conftest import Declare, Tidegate
 from tests.conftest import Databases
-from tests.orders import DAY, START, loaded, order, put
+from tests.orders import DAY, ORDERS, START, loaded, order, put
 
 WAITING = """
 from dataclasses import replace
@@ -110,3 +112,61 @@ def test_help_loads_neither_prefect_nor_pandas() -> None:
     asked = "import sys, deployments.cli; print([m for m in ('prefect', 'pandas', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("digits", [8, 12, 32])
+def test_a_runs_id_instead_of_a_name_shows_the_run(
+    sqlite: Databases, orders: str, tidegate: Tidegate, digits: int
+) -> None:
+    put(sqlite.source, [order(1)])
+    run_id = run_pipeline(ORDERS).run_id
+    before = loaded(sqlite.target)
+    shown = tidegate("run", run_id[:digits].upper() if digits == 12 else run_id[:digits])
+    assert shown.exit_code == 0 and shown.stdout == tidegate("run-info", run_id).stdout
+    assert json.loads(tidegate("run", run_id[:digits], "--json").stdout)["run_id"] == run_id
+    with sqlite.target.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(runs)).scalar_one() == 1
+    assert loaded(sqlite.target) == before
+
+
+def test_a_flow_runs_id_shows_the_run_that_it_was(sqlite: Databases, orders: str, tidegate: Tidegate) -> None:
+    put(sqlite.source, [order(1)])
+    run_id, flow_run = run_pipeline(ORDERS).run_id, str(uuid4())
+    with sqlite.target.begin() as connection:
+        connection.execute(update(runs).values(flow_run_id=flow_run))
+    assert f"run {run_id} of orders" in tidegate("run", flow_run).stdout
+
+
+@pytest.mark.parametrize(
+    "option", [["--start", "2026-01-01"], ["--end", "2026-01-02"], ["--full-refresh"], ["--override", "reason=x"]]
+)
+def test_a_run_is_only_shown_so_that_options_of_running_are_refused(
+    sqlite: Databases, orders: str, tidegate: Tidegate, option: list[str]
+) -> None:
+    put(sqlite.source, [order(1)])
+    shown = tidegate("run", run_pipeline(ORDERS).run_id, *option)
+    assert shown.exit_code == 1 and "is a run of orders, and is only shown" in shown.stderr
+
+
+@pytest.mark.parametrize("name", ["0123456", "ordres", "0123456789abcdefg"])
+def test_what_is_neither_a_pipeline_nor_like_an_id_is_said_to_be_neither(
+    sqlite: Databases, orders: str, tidegate: Tidegate, name: str
+) -> None:
+    shown = tidegate("run", name)
+    assert shown.exit_code == 1
+    assert f"There is no flows/{name}.py with a PIPELINE in it. The pipelines here are 'orders'." in shown.stderr
+    assert f"And {name!r} is no run's id, of which 8 hexadecimal digits or more are given." in shown.stderr
+
+
+def test_an_id_that_no_ledger_has_is_told_with_the_pipelines_there_are(
+    sqlite: Databases, orders: str, tidegate: Tidegate
+) -> None:
+    shown = tidegate("run", "0123abcd")
+    assert shown.exit_code == 1
+    assert "The pipelines here are 'orders'. And as an id: No ledger has a run '0123abcd'" in shown.stderr
+
+
+def test_a_pipeline_whose_name_looks_like_an_id_is_run(sqlite: Databases, declare: Declare, tidegate: Tidegate) -> None:
+    declare("deadbeef", "from tests.orders import ORDERS as PIPELINE")
+    put(sqlite.source, [order(1)])
+    assert "inserted 1" in tidegate("run", "deadbeef").stdout

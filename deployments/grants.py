@@ -62,6 +62,27 @@ class Section:
         """What an administrator runs, once the role is there."""
         return [grant.statement for grant in self.grants if not grant.optional]
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs; without a creation there are no roles, and nothing to grant."""
+        return {
+            "connection": self.connection,
+            "kind": self.kind,
+            "database": self.database,
+            "role": self.role,
+            "login": self.login,
+            "creation": self.creation,
+            "grants": [
+                {
+                    "statement": grant.statement,
+                    "pipelines": self.pipelines[grant.statement],
+                    "purpose": grant.purpose,
+                    "note": grant.note,
+                    "optional": grant.optional,
+                }
+                for grant in self.grants
+            ],
+        }
+
     def __str__(self) -> str:
         if self.creation is None:
             return (

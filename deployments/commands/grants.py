@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.output import failing
+from deployments.output import failing, show_json
 
 
 def grants(
@@ -16,6 +16,9 @@ def grants(
     ] = "tidegate_source",
     target_role: Annotated[str, typer.Option(help="Who loads the targets.")] = "tidegate_target",
     connection: Annotated[str | None, typer.Option(help="Only what is needed in this connection.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: a list of roles, each in one database.")
+    ] = False,
 ) -> None:
     """Print the least that the roles of pipelines need in their databases, as SQL for an administrator."""
     from deployments.grants import script, sections
@@ -25,4 +28,7 @@ def grants(
         made = sections(
             chosen(pipelines or ()), source_role=source_role, target_role=target_role, connection=connection
         )
-    typer.echo(script(made), nl=False)
+    if as_json:
+        show_json([section.as_dict() for section in made])
+    else:
+        typer.echo(script(made), nl=False)

@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 """The checkout, where prefect.yaml is."""
 
 
-def run(console: Console, *, environment: str | None = None, dry_run: bool = False, file: Path | None = None) -> None:
+def run(console: Console, *, environment: str | None = None, dry_run: bool = False, file: Path | None = None) -> Plan:
     """Validate prefect.yaml, print what it changes on the server that Prefect's settings name, and apply that.
 
     Args:
@@ -36,6 +36,9 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
         environment: one of the file's; None is `dev`.
         dry_run: only print.
         file: another prefect.yaml; its entrypoints are relative to the checkout too.
+
+    Returns:
+        What was printed.
 
     Raises:
         ConfigError: something has to be mended first, and nothing was touched; the message has all of it.
@@ -65,6 +68,7 @@ def run(console: Console, *, environment: str | None = None, dry_run: bool = Fal
         elif plan.changes:
             plan.apply(console)
             console.print(f"Done: {plan.counts(done=True)}.", style="green", highlight=False)
+    return plan
 
 
 def _address(client: "SyncPrefectClient") -> str:

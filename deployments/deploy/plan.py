@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,16 @@ class Plan:
     changes: Sequence[Change]
     wanted: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "changes": [
+                {"action": one.action, "kind": one.kind, "name": one.name, "why": one.why} for one in self.changes
+            ],
+            "unchanged": self._left(),
+            "notes": self.notes,
+        }
 
     def show(self, console: Console) -> None:
         """Print a line for each change, and what stays as it is."""
@@ -79,10 +89,14 @@ class Plan:
                     ) from None
 
     def _unchanged(self) -> str:
+        texts = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in self._left().items()]
+        return f"{', '.join(texts)} as wanted" if texts else ""
+
+    def _left(self) -> dict[str, int]:
+        """How many things of each kind stay as they are; none of no kind."""
         touched = Counter(change.kind for change in self.changes if change.action != "delete")
         left = {kind: count - touched[kind] for kind, count in self.wanted.items()}
-        texts = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in left.items() if count > 0]
-        return f"{', '.join(texts)} as wanted" if texts else ""
+        return {kind: count for kind, count in left.items() if count > 0}
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,7 @@
 """`tidegate deploy` on a real server: what it says, what it does, and that a second one does nothing."""
 
+import json
+
 import pytest
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -11,7 +13,9 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
+from typer.testing import CliRunner
 
+from deployments.cli import app
 from tests.deployments.trial.project import Trial
 from tests.deployments.trial.snapshot import held, stamps
 
@@ -38,6 +42,14 @@ def test_a_dry_run_says_what_would_be_made_and_touches_nothing(trial: Trial) -> 
     assert "create  deployment  trial-orders/orders" in printed
     assert "6 to create." in printed and "A dry run: nothing was touched." in printed
     assert held(trial.client) == before == {kind: [] for kind in before}
+
+
+def test_the_command_tells_programs_what_it_would_do_and_people_on_stderr(trial: Trial) -> None:
+    shown = CliRunner().invoke(app, ["deploy", "--dry-run", "--json", "--file", str(trial.write())])
+    told = json.loads(shown.stdout)
+    assert [tuple(one.values()) for one in told["changes"]] == FIRST
+    assert (told["environment"], told["applied"], told["unchanged"]) == ("dev", False, {})
+    assert "A dry run: nothing was touched." in shown.stderr
 
 
 def test_a_deploy_makes_everything_and_the_second_touches_nothing(trial: Trial) -> None:

@@ -197,7 +197,7 @@ def _differences(client: SyncPrefectClient, recipients: Recipients, wanted: Iter
                 "update" if found else "create",
                 "automation",
                 one.name,
-                partial(_put, client, recipients, one),
+                _Put(client, recipients, one, found[:1]),
                 ", ".join(differing) if found else "",
             )
         # What is left is nobody's: others of the same name, and names that are not wanted.
@@ -206,14 +206,31 @@ def _differences(client: SyncPrefectClient, recipients: Recipients, wanted: Iter
         yield Change("delete", "automation", automation.name, partial(client.delete_automation, automation.id))
 
 
-def _put(client: SyncPrefectClient, recipients: Recipients, wanted: _Wanted) -> None:
-    core = wanted.core(recipients.block(wanted.cause.severity))
-    found = client.read_automations_by_name(wanted.name)
-    if not found:
-        client.create_automation(core)
-    # The server forgets what it waits for with every update.
-    elif _differing(found[0], core):
-        client.update_automation(found[0].id, core)
+class _Put:
+    """Make an automation what it should be.
+
+    The first time it goes by what the plan has seen: to ask again for each would be half of all requests of a deploy.
+    """
+
+    def __init__(
+        self, client: SyncPrefectClient, recipients: Recipients, wanted: _Wanted, seen: Sequence[Automation]
+    ) -> None:
+        self._client = client
+        self._recipients = recipients
+        self._wanted = wanted
+        self._seen: Sequence[Automation] | None = seen
+
+    def __call__(self) -> None:
+        """Create it, or update what differs."""
+        core = self._wanted.core(self._recipients.block(self._wanted.cause.severity))
+        found, self._seen = self._seen, None
+        if found is None:
+            found = self._client.read_automations_by_name(self._wanted.name)
+        if not found:
+            self._client.create_automation(core)
+        # The server forgets what it waits for with every update.
+        elif _differing(found[0], core):
+            self._client.update_automation(found[0].id, core)
 
 
 def _differing(there: AutomationCore, wanted: AutomationCore) -> list[str]:

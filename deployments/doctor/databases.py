@@ -4,7 +4,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    column,
+    delete,
+    false,
+    insert,
+    inspect,
+    select,
+    table,
+    update,
+)
 
 from deployments.doctor.connections import Connected
 from deployments.doctor.finding import Finding
@@ -16,7 +31,8 @@ from tasks.pipeline import Pipeline
 from tasks.state.attempts import new_token
 from tasks.state.schema import HEAD, schema_version
 
-_SKEW = timedelta(seconds=5)
+SKEW = timedelta(seconds=5)
+"""More than this between two clocks is told, the time of the question apart."""
 
 
 def utc_now() -> datetime:
@@ -44,7 +60,7 @@ def examine_database(one: Connected) -> Iterator[Finding]:
         "ok", f"connection {one.name}",
         f"{there.url.render_as_string()}, from {origin(one.name)}: {dialect.name} {version}{whom}; {one.users}.",
     )  # fmt: skip
-    if abs(skew) > _SKEW + round_trip:
+    if abs(skew) > SKEW + round_trip:
         yield Finding(
             "warn", f"clock of {one.name}", f"it differs from this machine's by {skew.total_seconds():+.1f} s.",
             "Have both keep time by NTP: freshness is told by the target's clock, and windows end by the source's.",
@@ -56,6 +72,8 @@ def examine_database(one: Connected) -> Iterator[Finding]:
     if one.targets:
         yield _writable(one, there)
         yield _state(one, there)
+    for pipeline in one.targets:
+        yield from _loadable(pipeline, there)
 
 
 def _skew(connection: Connection) -> tuple[timedelta, timedelta]:
@@ -70,20 +88,20 @@ def _readable(pipeline: Pipeline, there: Engine) -> Finding:
     """Whether the role may read what the pipeline reads: no row is asked for."""
     about, dialect, extract = f"source of {pipeline.name}", dialect_of(there), pipeline.extract
     # What a mart reads are tables that other pipelines make.
-    table, query = getattr(extract, "table", None), getattr(extract, "query", None)
-    if isinstance(extract, SqlTransform) or (table is None and query is None):
+    source, query = getattr(extract, "table", None), getattr(extract, "query", None)
+    if isinstance(extract, SqlTransform) or (source is None and query is None):
         return Finding("ok", about, f"{extract.dataset} reads tables that others load.")
     try:
         with dialect.translated(f"The source {extract.connection!r}", SourceUnavailable, SourceError):
-            relation: Any = dialect.relation(there, table) if table else dialect.query(there, str(query), [])
+            relation: Any = dialect.relation(there, source) if source else dialect.query(there, str(query), [])
             with dialect.snapshot(there) as connection:
                 connection.execute(select(*dialect.read_columns(relation)).select_from(relation).limit(0)).close()
     except TidegateError as error:
         return Finding(
             "fail", about, f"{type(error).__name__}: {error}",
-            f"Grant its role SELECT on {table or 'what the query reads'}, or correct the declaration.",
+            f"Grant its role SELECT on {source or 'what the query reads'}, or correct the declaration.",
         )  # fmt: skip
-    return Finding("ok", about, f"{table or 'its query'} can be read.")
+    return Finding("ok", about, f"{source or 'its query'} can be read.")
 
 
 def _writable(one: Connected, there: Engine) -> Finding:
@@ -107,9 +125,46 @@ def _writable(one: Connected, there: Engine) -> Finding:
     return Finding("ok", about, "tables can be made in it.")
 
 
+def _loadable(pipeline: Pipeline, there: Engine) -> Iterator[Finding]:
+    """Whether the role may change the rows of a target that is there: statements that are about no row."""
+    about, dialect = f"target of {pipeline.name}", dialect_of(there)
+    schema, _, name = pipeline.load.table.rpartition(".")
+    try:
+        with dialect.translated(f"The target {pipeline.load.connection!r}", TargetUnavailable, TargetError):
+            inspector = inspect(there)
+            if not inspector.has_table(name, schema or None):
+                return
+            given = ("computed", "identity")
+            known = [
+                each["name"]
+                for each in inspector.get_columns(name, schema or None)
+                if not any(each.get(kind) for kind in given)
+            ]
+            rows = table(name, *map(column, known), schema=schema or None)
+            some = rows.c[known[0]]
+            with there.connect() as connection, connection.begin() as transaction:
+                connection.execute(insert(rows).from_select(known, select(*rows.c).where(false())))
+                if pipeline.load.updates:
+                    connection.execute(update(rows).where(false()).values({some: some}))
+                if pipeline.load.deletes and pipeline.load.soft_delete is None:
+                    connection.execute(delete(rows).where(false()))
+                transaction.rollback()
+    except TidegateError as error:
+        yield Finding(
+            "fail", about, f"rows of {pipeline.load.table} cannot be written: {error}",
+            f"`tidegate grants {pipeline.name}` prints what its role needs.",
+        )  # fmt: skip
+        return
+    yield Finding("ok", about, f"rows of {pipeline.load.table} can be written.")
+
+
 def _state(one: Connected, there: Engine) -> Finding:
-    about = f"state tables in {one.name}"
-    version = schema_version(there)
+    about, dialect = f"state tables in {one.name}", dialect_of(there)
+    try:
+        with dialect.translated(f"The target {one.name!r}", TargetUnavailable, TargetError):
+            version = schema_version(there)
+    except TidegateError as error:
+        return Finding("fail", about, f"they cannot be read: {error}", "`tidegate grants` prints what each role needs.")
     if version is None:
         return Finding("ok", about, "there are none yet; the first run makes them.")
     if version == HEAD:

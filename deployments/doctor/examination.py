@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
+import yaml
+
 from deployments.doctor.apis import examine_api
 from deployments.doctor.connections import Connected, connections_of
 from deployments.doctor.databases import examine_database
 from deployments.doctor.finding import Finding
+from deployments.doctor.programs import examine_programs
 from deployments.doctor.server import examine_server
 from deployments.doctor.slots import examine_slot
 from deployments.pipelines import every
+from deployments.prefect_server import PROJECT
 from tasks.errors import TidegateError
 from tasks.pipeline import Pipeline
 
@@ -24,6 +28,7 @@ def examine(pipelines: Sequence[Pipeline] | None = None) -> list[Finding]:
 
 
 def _examine(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
+    yield from examine_programs(yaml.safe_load((PROJECT / "prefect.yaml").read_text()))
     for one in connections_of(pipelines):
         yield from _guarded(one)
     for pipeline in pipelines:

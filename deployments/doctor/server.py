@@ -1,15 +1,20 @@
 """The Prefect server: blocks, work pool, workers, deployments and automations; one line where there is none."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from deployments.alerts.names import EVERYTHING, PREFIX
 from deployments.doctor.connections import connections_of
+from deployments.doctor.databases import SKEW, utc_now
 from deployments.doctor.finding import Finding
+from deployments.doctor.named_things import examine_named
 from deployments.prefect_server import POOL, PROJECT
 from tasks import settings
 from tasks.errors import redact
 from tasks.pipeline import Pipeline
+from tasks.window import to_utc
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -51,7 +56,10 @@ def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
                     "warn", "server", f"{shown}: Prefect {version}, and {prefect.__version__} here.",
                     "Have both run the same version.",
                 )  # fmt: skip
-            yield from _blocks(client, pipelines)
+            yield from _clock(client)
+            blocks = _block_names(client)
+            yield from _blocks(blocks, pipelines)
+            yield from examine_named(client, pipelines, blocks)
             declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
             there = {deployment.name: deployment for deployment in _every_deployment(client)}
             # Which of the environments this server is, its deployments tell.
@@ -59,7 +67,7 @@ def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
             for name in sorted(pools) or [POOL]:
                 yield from _pool(client, name)
             yield from _deployments(declared, there)
-            yield from _automations(client, pipelines)
+            yield from _automations(client, pipelines, declared)
     except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
         yield Finding(
             "fail", "server", f"it broke off: {error or type(error).__name__}.",
@@ -67,12 +75,35 @@ def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _blocks(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
+def _clock(client: "SyncPrefectClient") -> Iterator[Finding]:
+    """By it schedules are due, and runs late."""
+    before = utc_now()
+    told = client.request("GET", "/health").headers.get("date")
+    if told is None:
+        return
+    # Whole seconds, cut.
+    skew = to_utc(parsedate_to_datetime(told)) + timedelta(seconds=0.5) - before
+    if abs(skew) > SKEW + (utc_now() - before):
+        yield Finding(
+            "warn", "clock of the server", f"it differs from this machine's by {skew.total_seconds():+.0f} s.",
+            "Have both keep time by NTP: schedules are due, and runs late, by the server's clock.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "clock of the server", "it is this machine's to the second, or nearly.")
+
+
+def _block_names(client: "SyncPrefectClient") -> set[str]:
     names: set[str] = set()
-    while page := client.read_block_documents(limit=_PAGE, offset=len(names), include_secrets=False):
+    offset = 0
+    while page := client.read_block_documents(limit=_PAGE, offset=offset, include_secrets=False):
         names |= {document.name or str(document.id) for document in page}
+        offset += len(page)
         if len(page) < _PAGE:
             break
+    return names
+
+
+def _blocks(names: Set[str], pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
     for one in connections_of(pipelines):
         if one.is_api:
             continue
@@ -168,15 +199,18 @@ def _every_deployment(client: "SyncPrefectClient") -> list[Any]:
     return found
 
 
-def _automations(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
-    """What alerts: those automations that tidegate makes, by their names."""
+def _automations(
+    client: "SyncPrefectClient", pipelines: Sequence[Pipeline], declared: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """What alerts, and what starts runs: those automations that tidegate makes, by their names."""
     found: list[Any] = []
     while page := client.read_automations(limit=_PAGE, offset=len(found)):
         found += page
         if len(page) < _PAGE:
             break
     ours = [automation for automation in found if automation.name.startswith(PREFIX)]
-    without = [one.name for one in pipelines if not any(a.name.startswith(f"{PREFIX}{one.name}: ") for a in ours)]
+    names = dict.fromkeys((*(one.name for one in pipelines), *(str(one["name"]) for one in declared)))
+    without = [name for name in names if not any(a.name.startswith(f"{PREFIX}{name}: ") for a in ours)]
     if without:
         yield Finding(
             "warn", "automations", f"nothing alerts of {', '.join(without)}.",
@@ -187,3 +221,20 @@ def _automations(client: "SyncPrefectClient", pipelines: Sequence[Pipeline]) -> 
         yield Finding("warn", f"automation {name}", "it is switched off.", "Switch it on in the UI.")
     if ours and not off:
         yield Finding("ok", "automations", f"{len(ours)} are there and enabled.")
+    enabled = {automation.name: automation.enabled for automation in found}
+    for trigger in (trigger for one in declared for trigger in one.get("triggers") or ()):
+        if trigger.get("name") is not None and trigger.get("enabled", True):
+            yield _trigger(trigger["name"], enabled.get(trigger["name"]))
+
+
+def _trigger(name: str, enabled: bool | None) -> Finding:
+    """What an automation of prefect.yaml that starts runs is like; `enabled` is None where there is none."""
+    about = f"trigger {name}"
+    if enabled is None:
+        return Finding("fail", about, "there is none, so what it starts has to be started by hand.", _DEPLOY)
+    if not enabled:
+        return Finding(
+            "warn", about, "it is switched off, so what it starts has to be started by hand.",
+            "Switch it on in the UI, if nobody switched it off on purpose.",
+        )  # fmt: skip
+    return Finding("ok", about, "it is there and enabled.")

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from importlib import metadata
 
 import pytest
-from sqlalchemy import inspect, make_url, text, update
+from sqlalchemy import create_engine, inspect, make_url, text, update
 
+from deployments.doctor.programs import examine_programs
 from tasks import connections
 from tasks.pipeline import remove_feed, run_pipeline
 from tasks.state import schema
 from tests.commands.conftest import Declare, Tidegate
 from tests.conftest import Databases, on_every_target
 from tests.extract.shop import Serve
-from tests.orders import ORDERS, order, put
+from tests.orders import ORDERS, loaded, order, put
 from tests.scripted_server import Reply
 
 LOGGED = """
@@ -42,6 +44,7 @@ def test_what_is_well_is_said_to_be_and_nothing_is_left_behind(
     put(databases.source, [order(1)])
     found = findings(tidegate)
     assert {about: verdict for about, (verdict, *_) in found.items()} == {
+        "versions": "ok",
         "connection source": "ok",
         "clock of source": "ok",
         "source of orders": "ok",
@@ -56,7 +59,9 @@ def test_what_is_well_is_said_to_be_and_nothing_is_left_behind(
     assert "loaded by orders" in found["connection target"][1]
     assert "PREFECT_API_URL is not set" in found["server"][1]
     run_pipeline(ORDERS)
-    assert findings(tidegate)["state tables in target"][1] == f"they are at version {schema.HEAD}."
+    found = findings(tidegate)
+    assert found["state tables in target"][1] == f"they are at version {schema.HEAD}."
+    assert found["target of orders"][:2] == ("ok", "rows of fct_orders can be written.")
 
 
 @pytest.fixture
@@ -71,6 +76,7 @@ def stranger(postgresql: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator
     connections.dispose()
     monkeypatch.setenv("TIDEGATE_TARGET_URL", postgresql.target_url)
     with postgresql.target.begin() as connection:
+        connection.execute(text("DROP OWNED BY stranger"))
         connection.execute(text("DROP ROLE stranger"))
 
 
@@ -89,6 +95,38 @@ def test_a_role_that_may_not_read_or_not_create_fails(
     assert verdict == "fail" and "permission denied" in why and "SELECT on orders" in str(remedy)
     verdict, why, remedy = found["target target"]
     assert verdict == "fail" and "permission denied" in why and "CREATE" in str(remedy)
+
+
+def test_a_role_that_may_not_write_a_target_that_is_there_fails(
+    postgresql: Databases, orders: str, tidegate: Tidegate, request: pytest.FixtureRequest
+) -> None:
+    put(postgresql.source, [order(1)])
+    run_pipeline(ORDERS)
+    before = loaded(postgresql.target)
+    connections.dispose()
+    request.getfixturevalue("stranger")
+    administrator = create_engine(postgresql.target_url)
+    with administrator.begin() as connection:
+        connection.execute(text("GRANT SELECT, INSERT, DELETE ON fct_orders TO stranger"))
+    found = findings(tidegate, 1)
+    verdict, why, remedy = found["state tables in target"]
+    assert verdict == "fail" and "permission denied" in why and "tidegate grants" in str(remedy)
+    verdict, why, remedy = found["target of orders"]
+    assert verdict == "fail" and "permission denied for table fct_orders" in why
+    assert "tidegate grants orders" in str(remedy)
+    with administrator.begin() as connection:
+        connection.execute(text("GRANT UPDATE ON fct_orders TO stranger"))
+    assert findings(tidegate, 1)["target of orders"][0] == "ok"
+    assert loaded(administrator) == before
+    administrator.dispose()
+
+
+def test_another_prefect_than_the_file_asks_for_is_told() -> None:
+    (same,) = examine_programs({"prefect-version": metadata.version("prefect")})
+    (other,) = examine_programs({"prefect-version": "3.0.0"})
+    assert (same.verdict, other.verdict) == ("ok", "warn")
+    assert f"Prefect {metadata.version('prefect')}; prefect.yaml is for Prefect 3.0.0." in other.text
+    assert "pip install prefect==3.0.0" in str(other.remedy)
 
 
 def test_a_table_that_is_not_there_and_a_database_that_is_away_fail_each_by_itself(

@@ -6,7 +6,11 @@ from datetime import datetime, timedelta
 
 import pytest
 from prefect.automations import Automation
-from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolUpdate,
+)
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
@@ -14,12 +18,19 @@ from prefect_sqlalchemy import SqlAlchemyConnector
 
 from deployments import schedules
 from deployments.doctor.finding import Finding
+from deployments.doctor.named_things import examine_named
 from deployments.doctor.server import examine_server
 from deployments.pipelines import every
 from deployments.prefect_server import POOL, PrefectServer, Worker
 from deployments.standing import next_runs
+from tests.deployments.test_prefect_yaml import DEPLOYMENTS
+from tests.deployments.trial.orders import PIPELINE
+from tests.deployments.trial.project import Trial
 
 pytestmark = pytest.mark.prefect
+
+OPERATING = [one["name"] for one in DEPLOYMENTS if one["name"] not in {pipeline.name for pipeline in every()}]
+"""What is deployed and is no pipeline."""
 
 
 @pytest.fixture
@@ -56,11 +67,9 @@ def test_what_is_deployed_is_well_once_its_schedules_are_on(server: PrefectServe
     assert {about: one.verdict for about, one in seen.items() if about.startswith(("deployment", "work"))} == {
         "work pool tidegate": "ok",
         "workers of tidegate": "ok",
-        **{
-            f"deployment {name}": "ok"
-            for name in (*(one.name for one in every()), "nightly", "replay", "retention", "watch")
-        },
+        **{f"deployment {name}": "ok" for name in (*(one.name for one in every()), *OPERATING)},
     }
+    assert seen["clock of the server"].verdict == seen["trigger replay of what waited for a dataset"].verdict == "ok"
     assert seen["server"].verdict == "ok" and "1 alive, last heard of at" in seen["workers of tidegate"].text
 
 
@@ -117,11 +126,13 @@ def test_blocks_that_are_missing_are_told_with_what_is_used_instead(
 
 
 def test_automations_that_are_missing_or_switched_off_are_told(server: PrefectServer) -> None:
-    assert "nothing alerts of" in found()["automations"].text
+    assert "nothing alerts of airlines" in found()["automations"].text
+    assert all(name in found()["automations"].text for name in OPERATING)
     trigger = EventTrigger(expect={"etl.never"}, posture=Posture.Reactive, threshold=1, within=timedelta(hours=1))
+    names = [*(one.name for one in every()), *OPERATING]
     made = [
-        Automation(name=f"tidegate: {one.name}: failed", trigger=trigger, actions=[DoNothing()], enabled=on)
-        for one, on in zip(every(), [False, *[True] * 20], strict=False)
+        Automation(name=f"tidegate: {name}: failed", trigger=trigger, actions=[DoNothing()], enabled=on)
+        for name, on in zip(names, [False, *[True] * len(names)], strict=False)
     ]
     for automation in made:
         automation.create()
@@ -134,6 +145,41 @@ def test_automations_that_are_missing_or_switched_off_are_told(server: PrefectSe
     finally:
         for automation in made:
             automation.delete()
+
+
+def test_a_trigger_that_is_switched_off_or_gone_is_told(server: PrefectServer) -> None:
+    name = "replay of what waited for a dataset"
+    [automation] = server.client.read_automations_by_name(name)
+    server.client.pause_automation(automation.id)
+    try:
+        off = found()[f"trigger {name}"]
+        server.client.delete_automation(automation.id)
+        gone = found()[f"trigger {name}"]
+    finally:
+        server.prefect("deploy", "--name", "replay")
+        schedules.pause(server.client)
+    assert (off.verdict, gone.verdict) == ("warn", "fail")
+    assert "Switch it on" in str(off.remedy) and "tidegate deploy" in str(gone.remedy)
+    # One that the file itself switches off is nobody's concern.
+    assert "trigger flights after airports or planes" not in found()
+
+
+def test_secrets_and_limits_that_are_missing_are_told(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(*blocks: str) -> dict[str, Finding]:
+        return {one.about: one for one in examine_named(trial.client, [PIPELINE], set(blocks))}
+
+    here = seen()
+    assert here["secret trial_key"].verdict == "ok" and "TIDEGATE_SECRET_TRIAL_KEY" in here["secret trial_key"].text
+    assert here["limit trial-rate"].verdict == "fail" and "tidegate deploy" in str(here["limit trial-rate"].remedy)
+    monkeypatch.delenv("TIDEGATE_SECRET_TRIAL_KEY")
+    nowhere = seen()["secret trial_key"]
+    assert nowhere.verdict == "fail" and "Set TIDEGATE_SECRET_TRIAL_KEY" in str(nowhere.remedy)
+    rate = GlobalConcurrencyLimitCreate(name="trial-rate", limit=3, slot_decay_per_second=2, active=False)
+    trial.client.create_global_concurrency_limit(rate)
+    held = seen("trial-key")
+    assert (held["secret trial_key"].verdict, held["limit trial-rate"].verdict) == ("ok", "warn")
+    trial.client.update_global_concurrency_limit("trial-rate", GlobalConcurrencyLimitUpdate(active=True))
+    assert seen("trial-key")["limit trial-rate"].verdict == "ok"
 
 
 def test_status_tells_when_the_next_run_is_scheduled(server: PrefectServer) -> None:

@@ -26,7 +26,5 @@ def replay(
                 "`pipeline`, `rule`, `start` nor `end` with it."
             )
         return replay_waiting("replay", GRAPH, landed)
-    if pipeline is not None and pipeline not in GRAPH.order:
-        raise ConfigError(f"There is no pipeline {pipeline!r}; there are {', '.join(sorted(GRAPH.order))}.")
-    names = [pipeline] if pipeline else GRAPH.order
-    return replay_pipelines("replay", [GRAPH[name] for name in names], rule, Window.parse(start, end))
+    asked = [GRAPH.named(name) for name in ([pipeline] if pipeline else GRAPH.order)]
+    return replay_pipelines("replay", asked, rule, Window.parse(start, end))

@@ -17,6 +17,7 @@
     ├── WatchFailed                 some pipelines could not be measured; the others were
     ├── ReplayFailed                dead letters of some pipelines could not be replayed; those of the others were
     ├── RetentionFailed             letters of some pipelines are kept longer than declared; not those of the others
+    ├── BackfillFailed              some windows of a backfill could not be loaded; the others were
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -124,6 +125,10 @@ class GraphFailed(TidegateError):
 
 class WatchFailed(TidegateError):
     """How some pipelines are could not be measured, and all others were. See to what did not answer."""
+
+
+class BackfillFailed(TidegateError):
+    """Some windows of a backfill could not be loaded; the others were. Asked again, it goes on with what is left."""
 
 
 class ReplayFailed(TidegateError):

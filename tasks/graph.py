@@ -75,6 +75,16 @@ class Graph:
     def __getitem__(self, name: str) -> Pipeline:
         return next(pipeline for pipeline in self.pipelines if pipeline.name == name)
 
+    def named(self, name: str) -> Pipeline:
+        """The pipeline that somebody asks for.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        if name not in {pipeline.name for pipeline in self.pipelines}:
+            raise ConfigError(f"There is no pipeline {name!r}; there are {', '.join(sorted(self.order))}.")
+        return self[name]
+
     @property
     def order(self) -> tuple[str, ...]:
         """The names, each after its upstreams."""

@@ -30,7 +30,7 @@ LAYERS = (
     ("tasks",),
 )
 
-WITH_PREFECT = ("deployments", "flows", "tasks.observe", "tasks.steps")
+WITH_PREFECT = ("deployments", "flows", "tasks.observe", "tasks.recovery.backfill.submission", "tasks.steps")
 WITH_PREFECT_IN_FUNCTIONS = ("tasks.connections", "tasks.secret_block", "tasks.shared_rate")
 
 FILES = sorted(file for folder in OURS for file in (ROOT / folder).rglob("*.py"))

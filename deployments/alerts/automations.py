@@ -37,7 +37,11 @@ _COMPARED: Final = ("description", "enabled", "tags", "trigger", "actions")
 
 
 def changes(
-    client: SyncPrefectClient, pipelines: Sequence[Pipeline], operating: Sequence[str], pool: str
+    client: SyncPrefectClient,
+    pipelines: Sequence[Pipeline],
+    operating: Sequence[str],
+    pool: str,
+    parts: Sequence[str] = (),
 ) -> list[Change]:
     """What makes the server's automations those that the pipelines promise.
 
@@ -48,13 +52,14 @@ def changes(
         pipelines: whose flow bears their name.
         operating: names of flows without a pipeline, `nightly` for instance.
         pool: name of the work pool that all of them run in.
+        parts: names of flows that another flow starts and sees to, `window` for instance.
 
     Raises:
         ConfigError: a promise is shorter than the server can notice, or two notification blocks have the same name.
     """
     recipients = Recipients(client)
     watched = [*map(Watched.pipeline, pipelines), *(Watched("flow", name, Sla()) for name in operating)]
-    watched.append(Watched("work pool", pool, Sla()))
+    watched += [*(Watched("part", name, Sla()) for name in parts), Watched("work pool", pool, Sla())]
     wanted = [one for each in watched for one in _automations(each)] if recipients.expected else []
     return list(_differences(client, recipients, wanted))
 

@@ -13,7 +13,7 @@ from tasks.observe import causes as told
 from tasks.observe.causes import Measured
 
 Severity = Literal["critical", "warning"]
-Kind = Literal["pipeline", "flow", "work pool"]
+Kind = Literal["pipeline", "flow", "part", "work pool"]
 
 LOST: Final = "No heartbeat"
 """How the message of the state begins that a zombie is given."""
@@ -24,7 +24,8 @@ class Watched:
     """What an alert is about.
 
     Attributes:
-        kind: `flow` is an operating flow, which has no pipeline.
+        kind: `flow` is an operating flow, which has no pipeline; `part` one that another flow starts, which tries again
+            and tells what failed, so that only those are looked for that nobody ends.
         name: of the pipeline and its flow, or of the flow, or of the work pool.
         sla: what it promises.
         keeps_log: its source keeps log for it until it has been read.
@@ -201,7 +202,7 @@ CAUSES: Final = (
     Cause(
         "zombie",
         "critical",
-        _WHATEVER_RUNS,
+        _WHATEVER_RUNS | {"part"},
         Missed(
             _flow_run("heartbeat"),
             _flow_run("heartbeat", *_ENDED, *_LEFT_ALONE),

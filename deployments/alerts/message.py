@@ -82,7 +82,8 @@ class Message:
     @property
     def _look(self) -> str:
         # The ledger knows pipelines; a flow without one is seen by what has become of them.
-        return "tidegate status" if self.watched.kind == "flow" and "$name" in self.cause.look else self.cause.look
+        without = self.watched.kind in ("flow", "part")
+        return "tidegate status" if without and "$name" in self.cause.look else self.cause.look
 
     @property
     def _facts(self) -> str:

@@ -11,7 +11,7 @@ from deployments.alerts import automations
 from deployments.alerts.names import EVERYTHING
 from deployments.alerts.recipients import Recipients
 from deployments.change import Change
-from deployments.deploy import blocks, deployments, ground, limits, pool, prune, schedules
+from deployments.deploy import blocks, deployments, ground, limits, pool, prune, queues, schedules
 from deployments.deploy.failure import DeployFailed
 from deployments.deploy.flows import DeployedFlow
 from deployments.deploy.needs import Needs
@@ -83,7 +83,10 @@ def make_plan(client: "SyncPrefectClient", project: Project) -> Plan:
     """
     flows, problems = validate(project)
     pipelines = [one.pipeline for one in flows if one.pipeline is not None]
-    operating = [one.flow.name for one in flows if one.pipeline is None]
+    without = [one for one in flows if one.pipeline is None]
+    operating = [one.flow.name for one in without if one.deployment.schedules]
+    # Nothing starts them but another flow, which sees to them and tells what became of them.
+    parts = [one.flow.name for one in without if not one.deployment.schedules]
     needs, found, alerts = Needs(), ground.Ground(), list[Change]()
     try:
         needs = Needs.of(pipelines)
@@ -91,7 +94,7 @@ def make_plan(client: "SyncPrefectClient", project: Project) -> Plan:
     except ConfigError as error:
         problems.append(str(error))
     try:
-        alerts = _alerts(client, pipelines, operating, project.environment.pool, found.notes)
+        alerts = _alerts(client, pipelines, operating, parts, project.environment.pool, found.notes)
     except ConfigError as error:
         problems.append(str(error))
     problems += found.problems
@@ -119,6 +122,7 @@ def _plan(
     ]
     changes = [
         *pool.changes(client, project.environment),
+        *queues.changes(client, project.environment, project.queues),
         *blocks.changes(client, wanted),
         *limits.changes(client, needs.rates),
         *deployments.changes(client, project, flows, there),
@@ -128,6 +132,7 @@ def _plan(
     ]
     counts = {
         pool.KIND: 1,
+        queues.KIND: len(project.queues),
         blocks.KIND: len(wanted),
         limits.KIND: len(needs.rates),
         deployments.KIND: len(flows),
@@ -139,7 +144,12 @@ def _plan(
 
 
 def _alerts(
-    client: "SyncPrefectClient", pipelines: Sequence[Pipeline], operating: Sequence[str], pool: str, notes: list[str]
+    client: "SyncPrefectClient",
+    pipelines: Sequence[Pipeline],
+    operating: Sequence[str],
+    parts: Sequence[str],
+    pool: str,
+    notes: list[str],
 ) -> list[Change]:
     """The automations that alert; without a block to send to, none is made that could not be delivered."""
     if not Recipients(client).expected:
@@ -147,4 +157,4 @@ def _alerts(
             f"No alert can be delivered: there is no notification block {EVERYTHING!r}. Set TIDEGATE_ALERTS_URL to a "
             "webhook, or save a block of that name in the UI (Slack, e-mail, PagerDuty …), and deploy again."
         )
-    return automations.changes(client, pipelines, operating, pool)
+    return automations.changes(client, pipelines, operating, pool, parts)

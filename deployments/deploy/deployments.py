@@ -111,11 +111,11 @@ class _PrefectDeploy:
     def __call__(self) -> None:
         if self._done:
             return
-        there = {one.deployment.name: self._there[one.name] for one in self._deployed}
+        there = {one.deployment.identity: self._there[one.name] for one in self._deployed}
         rendered = self._project.render(
-            list(there),
-            new=[name for name, known in there.items() if known is None],
-            paused=[name for name, known in there.items() if known is not None and known.paused],
+            there,
+            new=[one for one, known in there.items() if known is None],
+            paused=[one for one, known in there.items() if known is not None and known.paused],
         )
         with tempfile.TemporaryDirectory(prefix="tidegate-deploy-") as folder:
             file = Path(folder) / "prefect.yaml"

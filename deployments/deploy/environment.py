@@ -50,11 +50,11 @@ class Environment:
             joined["env"] = {**self.job_variables["env"], **own["env"]}
         return joined
 
-    def work_pool(self, deployment: str) -> dict[str, Any]:
-        """The `work_pool` of `deployment`, as prefect.yaml writes it."""
+    def work_pool(self, deployment: str, queue: str) -> dict[str, Any]:
+        """The `work_pool` of `deployment`, which goes to `queue`, as prefect.yaml writes it."""
         return {
             "name": self.pool,
-            "work_queue_name": self.queue,
+            "work_queue_name": queue,
             "job_variables": self.job_variables_of(deployment),
         }
 

@@ -40,7 +40,7 @@ def wanted(project: Project, deployed: DeployedFlow) -> dict[str, Any]:
         "parameter schema": parameter_schema(flow).model_dump(mode="json", exclude_unset=True),
         "parameter schema is enforced": written.get("enforce_parameter_schema", True),
         "work pool": deployment.environment.pool,
-        "work queue": deployment.environment.queue,
+        "work queue": deployment.queue,
         "job variables": deployment.job_variables,
         "concurrency limit": limit.get("limit"),
         "collision strategy": limit.get("collision_strategy"),

@@ -1,8 +1,8 @@
 """`Project`: prefect.yaml, read, and written again for one environment."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,11 @@ from prefect.utilities.templating import apply_values
 
 from deployments.deploy import late
 from deployments.deploy.environment import DEFAULT, Environment, environments
+from deployments.deploy.queues import Queue, described_queues
 from tasks.errors import ConfigError, one_of
+
+Identity = tuple[str, str]
+"""Entrypoint and name of a deployment."""
 
 FROM_THE_FILE = "A trigger in prefect.yaml."
 """The description of an automation that a trigger makes; the server does not tell which automations it owns."""
@@ -25,10 +29,12 @@ class Deployment:
     Attributes:
         written: as it stands in the file.
         environment: what it is rendered for.
+        own_queue: a queue of the pool for it alone; None is that of the environment.
     """
 
     written: Mapping[str, Any]
     environment: Environment
+    own_queue: str | None = None
 
     @property
     def name(self) -> str:
@@ -39,6 +45,16 @@ class Deployment:
     def entrypoint(self) -> str:
         """`path/to/file.py:function`."""
         return str(self.written.get("entrypoint") or "")
+
+    @property
+    def identity(self) -> Identity:
+        """What no other entry of the file has: two flows may have deployments of the same name."""
+        return self.entrypoint, self.name
+
+    @property
+    def queue(self) -> str:
+        """Name of the work queue that its runs go to."""
+        return self.own_queue or self.environment.queue
 
     @property
     def schedules(self) -> Sequence[Mapping[str, Any]]:
@@ -70,6 +86,7 @@ class Project:
         written: what it holds.
         environment: what it is rendered for.
         default: what its deployments say as they are written.
+        queues: those of the pool that have a limit and a priority, by name.
     """
 
     file: Path
@@ -77,6 +94,7 @@ class Project:
     written: Mapping[str, Any]
     environment: Environment
     default: Environment
+    queues: Mapping[str, Queue] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path, folder: Path, environment: str | None = None) -> "Project":
@@ -95,7 +113,8 @@ class Project:
         chosen = environment or DEFAULT
         if chosen not in described:
             raise ConfigError(f"{file.name} describes no environment {chosen!r}. Choose {one_of(described)}.")
-        return cls(file, folder, written, described[chosen], described[DEFAULT])
+        own = described_queues(file.name, written.get("definitions"))
+        return cls(file, folder, written, described[chosen], described[DEFAULT], own)
 
     @property
     def tag(self) -> str:
@@ -105,7 +124,15 @@ class Project:
     @cached_property
     def deployments(self) -> tuple[Deployment, ...]:
         """Every deployment of the file."""
-        return tuple(Deployment(one, self.environment) for one in self.written["deployments"] if isinstance(one, dict))
+        return tuple(
+            Deployment(one, self.environment, self._own_queue(one))
+            for one in self.written["deployments"]
+            if isinstance(one, dict)
+        )
+
+    def _own_queue(self, written: Mapping[str, Any]) -> str | None:
+        queue = (written.get("work_pool") or {}).get("work_queue_name")
+        return queue if queue in self.queues and queue != self.default.queue else None
 
     def pull(self, deployment: Deployment) -> Any:
         """The pull steps of `deployment`, placeholders included."""
@@ -123,36 +150,38 @@ class Project:
                     outputs[how["id"]] = {"stdout": str(self.folder)}
         return outputs
 
-    def render(self, names: Sequence[str], *, new: Sequence[str], paused: Sequence[str] = ()) -> str:
-        """A prefect.yaml of the deployments called `names`, for this environment.
+    def render(
+        self, chosen: Collection[Identity], *, new: Collection[Identity], paused: Collection[Identity] = ()
+    ) -> str:
+        """A prefect.yaml of the deployments in `chosen`, for this environment.
 
         Prefect writes the value of a block into the deployment where it finds a reference to it; in here references
         stand behind a build step that gives them back as they are, for the worker to look up.
 
         Args:
-            names: which deployments it holds.
+            chosen: which deployments it holds, each by its `identity`.
             new: those of them that the server does not have. Prefect replaces all schedules of an existing deployment
                 when one of them has no slug, a person's too; so only a new one gets its schedules by this file.
             paused: those that a person has paused. Prefect sets them going again, unless it is told.
         """
         references: list[str] = []
-        chosen = []
+        entries = []
         for one in self.deployments:
-            if one.name in names:
-                pool = late.held_back(self.environment.work_pool(one.name), references)
+            if one.identity in chosen:
+                pool = late.held_back(self.environment.work_pool(one.name, one.queue), references)
                 entry = {**one.written, "work_pool": pool}
-                if one.name not in new:
+                if one.identity not in new:
                     entry.pop("schedules", None)
-                if one.name in paused:
+                if one.identity in paused:
                     entry.setdefault("paused", True)
                 if one.triggers:
                     entry["triggers"] = one.triggers
                 if self.environment.pull is not None:
                     entry.pop("pull", None)
-                chosen.append(entry)
+                entries.append(entry)
         build = [*(self.written.get("build") or []), *late.step(references)]
         rendered = {key: value for key, value in self.written.items() if key != "definitions"}
-        rendered |= {"build": build, "deployments": chosen}
+        rendered |= {"build": build, "deployments": entries}
         if self.environment.pull is not None:
             rendered["pull"] = self.environment.pull
         return yaml.dump(rendered, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)

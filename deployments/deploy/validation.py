@@ -54,6 +54,10 @@ def validate(project: Project) -> tuple[list[DeployedFlow], list[str]]:
         problems += [f"{where}: {problem}" for problem in _of_the_entry(project, deployment)]
         problems += [f"{where}: {problem}" for problem in _of_schedules(deployment)]
         problems += [f"{where}: {problem}" for problem in _of_triggers(deployment)]
+    # Two flows may each have a deployment of the same name.
+    for name, count in Counter(one.name for one in loaded).items():
+        if count > 1:
+            problems.append(f"{project.file.name}: {count} deployments are {name}. Give each its own name.")
     return loaded, problems
 
 
@@ -68,9 +72,6 @@ def _of_the_file(project: Project) -> Iterator[str]:
     for one in project.written["deployments"]:
         if not isinstance(one, dict) or not one.get("name"):
             yield f"{file}: the deployment {one!r} has no name. Give it one; Prefect skips it silently."
-    for name, count in Counter(one.name for one in project.deployments).items():
-        if count > 1 and name != "?":
-            yield f"{file}: {name}: {count} deployments have this name. Give each its own."
     for name in sorted(set(project.environment.deployments) - {one.name for one in project.deployments}):
         yield (
             f"{file}: environment {project.environment.name!r} has job variables for {name!r}, which is no deployment. "
@@ -97,10 +98,11 @@ def _of_the_entry(project: Project, deployment: Deployment) -> Iterator[str]:
     if not project.pull(deployment):
         yield "there is no pull step, so a worker would not find the code. Add one under `pull:`."
     pool, default = written.get("work_pool") or {}, project.default
-    if (pool.get("name"), pool.get("work_queue_name")) != (default.pool, default.queue):
+    if pool.get("name") != default.pool or pool.get("work_queue_name") not in (default.queue, *project.queues):
+        own = f" Queues of its own are {one_of(project.queues)}." if project.queues else ""
         yield (
             f"work_pool is {pool!r}, not that of the environment {default.name!r}. Refer to it by its anchor, so that "
-            "every environment can put its own there."
+            f"every environment can put its own there.{own}"
         )
     elsewhere = {key: value for key, value in written.items() if key not in ("pull", "work_pool")}
     for reference in sorted(one for one in late.referred(elsewhere) if one.startswith("prefect.blocks.")):
@@ -116,6 +118,10 @@ def _of_the_entry(project: Project, deployment: Deployment) -> Iterator[str]:
 def _of_parameters(deployed: DeployedFlow) -> Iterator[str]:
     written = deployed.deployment.written.get("parameters") or {}
     yield from _invalid(deployed.flow, "parameter", written)
+    # Where nothing starts it by itself, whoever does gives the rest.
+    if deployed.deployment.schedules or deployed.deployment.triggers:
+        for name in sorted(set(deployed.flow.parameters.required or []) - set(written)):
+            yield f"parameter {name!r} has no value, and its flow no default for it. Give it one."
     for schedule in deployed.deployment.schedules:
         own = schedule.get("parameters") if isinstance(schedule, dict) else None
         if own:
@@ -126,8 +132,6 @@ def _invalid(flow: Flow[..., Any], what: str, values: dict[str, Any]) -> Iterato
     known = flow.parameters.properties
     for name in sorted(set(values) - set(known)):
         yield f"{what} {name!r} is not one of its flow's. Known are {one_of(known)}."
-    for name in sorted(set(flow.parameters.required or []) - set(values)):
-        yield f"{what} {name!r} has no value, and its flow no default for it. Give it one."
     types = get_type_hints(flow.fn, include_extras=True)
     for name, value in values.items():
         problem = _refused(types[name], value) if name in known and name in types else ""

@@ -61,9 +61,10 @@ def examine_server(pipelines: Sequence[Pipeline]) -> Iterator[Finding]:
             yield from _blocks(blocks, pipelines)
             yield from examine_named(client, pipelines, blocks)
             declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-            there = {deployment.name: deployment for deployment in _every_deployment(client)}
+            there = {_identity(deployment): deployment for deployment in _every_deployment(client)}
             # Which of the environments this server is, its deployments tell.
-            pools = {there[one["name"]].work_pool_name for one in declared if one["name"] in there} - {None}
+            found = [there[_identity(one)] for one in declared if _identity(one) in there]
+            pools = {one.work_pool_name for one in found} - {None}
             for name in sorted(pools) or [POOL]:
                 yield from _pool(client, name)
             yield from _deployments(declared, there)
@@ -164,10 +165,20 @@ def _status(worker: Any) -> str:
     return str(getattr(worker.status, "value", worker.status) or "").upper()
 
 
-def _deployments(declared: Sequence[Mapping[str, Any]], there: Mapping[str, Any]) -> Iterator[Finding]:
+def _identity(deployment: Any) -> tuple[str, str]:
+    """Name and entrypoint, of an entry of prefect.yaml or of what the server has: two flows may share a name."""
+    if isinstance(deployment, Mapping):
+        return deployment["name"], deployment["entrypoint"]
+    return deployment.name, deployment.entrypoint
+
+
+def _deployments(declared: Sequence[Mapping[str, Any]], there: Mapping[tuple[str, str], Any]) -> Iterator[Finding]:
     """Those of prefect.yaml, beside what the server has by their names."""
     for one in declared:
-        about, found = f"deployment {one['name']}", there.get(one["name"])
+        flow = one["entrypoint"].rpartition(":")[2]
+        shared = sum(each["name"] == one["name"] for each in declared) > 1
+        about = f"deployment {flow}/{one['name']}" if shared else f"deployment {one['name']}"
+        found = there.get(_identity(one))
         if found is None:
             yield Finding("fail", about, "it is not on the server.", _DEPLOY)
             continue

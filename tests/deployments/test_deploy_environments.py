@@ -17,8 +17,8 @@ FILE = PROJECT / "prefect.yaml"
 
 def rendered(environment: str) -> dict[str, Any]:
     project = Project.read(FILE, PROJECT, environment)
-    names = [one.name for one in project.deployments]
-    file: dict[str, Any] = yaml.safe_load(project.render(names, new=names))
+    every = [one.identity for one in project.deployments]
+    file: dict[str, Any] = yaml.safe_load(project.render(every, new=every))
     return file
 
 
@@ -27,9 +27,9 @@ def entries(file: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_no_deployment_is_written_twice() -> None:
-    names = [one["name"] for one in yaml.safe_load(FILE.read_text())["deployments"]]
-    assert len(names) == len(set(names))
-    assert FILE.read_text().count("entrypoint:") == len(names)
+    entrypoints = [one["entrypoint"] for one in yaml.safe_load(FILE.read_text())["deployments"]]
+    assert len(entrypoints) == len(set(entrypoints))
+    assert FILE.read_text().count("entrypoint:") == len(entrypoints)
 
 
 def test_the_file_as_it_stands_is_dev() -> None:

@@ -120,7 +120,7 @@ def test_all_problems_are_found_at_once(written: Trial) -> None:
     ("edit", "expected"),
     [
         (lambda file: file.update({"prefect-version": "3.0.0"}), "prefect-version is '3.0.0', and 3."),
-        (lambda file: file["deployments"].append(file["deployments"][0]), "orders: 2 deployments have this name"),
+        (lambda file: file["deployments"].append(file["deployments"][0]), "2 deployments are trial-orders/orders"),
         (lambda file: file["deployments"][0].pop("name"), "has no name"),
         (lambda file: file.pop("pull"), "there is no pull step"),
     ],

@@ -16,6 +16,7 @@ from tasks.load.drift import SchemaDrift
 from tasks.load.partition import ReplacePartition
 from tasks.load.strategy import Load
 from tasks.masking import Masking
+from tasks.partitioned import Partitioned
 from tasks.retention import Letters
 from tasks.transform.audits import Audit
 from tasks.transform.bounds import Bound
@@ -162,7 +163,7 @@ class Pipeline:
         if isinstance(self.masked, str):
             raise ConfigError(f"{self.name}: masked is a list of columns, got {self.masked!r}. Say [{self.masked!r}].")
         masked = tuple(dict.fromkeys(self.masked))
-        tells_apart = self._telling_apart()
+        tells_apart = self._telling_apart() if masked else {}
         for column in masked:
             if column in tells_apart:
                 raise ConfigError(
@@ -178,16 +179,16 @@ class Pipeline:
         found: dict[str, str] = {}
         if isinstance(extract, ApiChildren):
             found |= dict.fromkeys(extract.columns, "what the children of a parent are asked for by")
-        else:
-            # Not every extract has a key of its own.
-            found |= dict.fromkeys(getattr(extract, "key", ()), "in the key of its extract")
-        by = getattr(extract, "by", None)
         if load.track is not None:
             found[load.track.column] = "what the partitions of the target are by"
         if isinstance(load, ReplacePartition):
             found[load.partition] = "what its partitions are by"
-        if by is not None:
+        # Not every extract has partitions or a key of its own.
+        by, key = getattr(extract, "by", None), getattr(extract, "key", ())
+        if isinstance(by, Partitioned):
             found[by.column] = "what the partitions of its result are by"
+        if isinstance(key, Sequence):
+            found |= dict.fromkeys(key, "in the key of its extract")
         found |= dict.fromkeys(load.key, "in the key of its load")
         if extract.cursor is not None:
             found[extract.cursor] = "the cursor of its extract"

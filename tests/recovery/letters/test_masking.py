@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from tasks.errors import ConfigError, ContractError, FatalError, GuardRefused, TargetError
+from tasks.extract.api import ApiExtract
+from tasks.extract.api_children import ApiChildren
 from tasks.extract.table import TableExtract
 from tasks.extract.triggers import TriggerExtract
 from tasks.load.partition import ReplacePartition
@@ -267,6 +269,13 @@ def test_what_names_a_letter_tells_nothing_of_what_is_masked(sqlite: Databases) 
         (
             {"masked": ["number"], "extract": TriggerExtract("source", "people", key=["number"])},
             "in the key of its extract",
+        ),
+        (
+            {
+                "masked": ["number"],
+                "extract": ApiChildren(ApiExtract("shop", "/p"), ApiExtract("shop", "/{number}")),
+            },
+            "what the children of a parent are asked for by",
         ),
         ({"masked": "email"}, "masked is a list of columns, got 'email'"),
     ],

@@ -149,6 +149,9 @@ class Worker(Process):
         server: whose work it does.
         environment: what flow runs find in theirs, `TIDEGATE_<NAME>_URL` for instance.
         query_seconds: how often it asks for work.
+        name: of its log.
+        queues: the work queues that it serves; none is all of them.
+        limit: how many flow runs it has under way at once; None is as many as there are.
     """
 
     def __init__(
@@ -156,10 +159,16 @@ class Worker(Process):
         server: PrefectServer,
         environment: Mapping[str, str] | None = None,
         query_seconds: float = 1.0,
+        *,
+        name: str = "worker",
+        queues: Sequence[str] = (),
+        limit: int | None = None,
     ) -> None:
+        options = [argument for queue in queues for argument in ("--work-queue", queue)]
+        options += [] if limit is None else ["--limit", str(limit)]
         super().__init__(
-            "worker",
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"],
+            name,
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", *options],
             server.home,
             {
                 **server.client_environment,

@@ -15,13 +15,18 @@ from prefect.flows import load_flow_from_entrypoint
 from sqlalchemy import Engine, text
 
 from deployments import schedules
+from deployments.deploy.project import Project
 from deployments.deployed_run import DeployedRun
 from deployments.prefect_server import PROJECT, PrefectServer, Worker
 
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-NAMES = [deployment["name"] for deployment in DEPLOYMENTS]
+NAMES = [f"{deployment['entrypoint'].rpartition(':')[2]}/{deployment['name']}" for deployment in DEPLOYMENTS]
+PART = "window/backfill"
+"""What nothing starts but another flow."""
+SCHEDULED = [deployment for deployment, name in zip(DEPLOYMENTS, NAMES, strict=True) if name != PART]
+SCHEDULED_NAMES = [name for name in NAMES if name != PART]
 
-each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+each_scheduled = pytest.mark.parametrize("deployment", SCHEDULED, ids=SCHEDULED_NAMES)
 
 
 def flows_in_files() -> set[str]:
@@ -45,20 +50,27 @@ def test_deployment_names_are_unique() -> None:
     assert len(set(NAMES)) == len(NAMES)
 
 
-@each_deployment
+@each_scheduled
 def test_entrypoint_loads_and_flow_and_deployment_share_their_name(deployment: dict[str, Any]) -> None:
     flow = cast("Flow[..., Any]", load_flow_from_entrypoint(str(PROJECT / deployment["entrypoint"])))
     assert flow.name == deployment["name"]
 
 
-@each_deployment
+@each_scheduled
 def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> None:
     assert deployment["description"]
     assert deployment["version"]
     assert "tidegate" in deployment["tags"]
     follows = {"full_refresh": False}
-    letters = dict.fromkeys(("pipeline", "rule", "start", "end", "landed"))
-    operating = {"nightly": {"at_once": 4}, "replay": letters, "retention": {}, "watch": {}}
+    operating: dict[str, dict[str, Any]] = {
+        "nightly": {"at_once": 4},
+        "replay": dict.fromkeys(("pipeline", "rule", "start", "end", "landed")),
+        "retention": {},
+        "watch": {},
+        "backfill": {
+            "pipeline": None, "start": None, "end": None, "by": "day", "jobs": 4, "only": "missing", "dry_run": False,
+        },
+    }  # fmt: skip
     others = {"airports": follows, "bookings": follows, "planes": follows} | operating
     window = {"start": None, "end": None, "full_refresh": False}
     assert deployment["parameters"] == others.get(deployment["name"], window)
@@ -68,14 +80,28 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": second}
 
 
-@each_deployment
+@each_scheduled
 def test_deployment_knows_every_parameter_of_its_flow_but_the_guards_to_set_aside(deployment: dict[str, Any]) -> None:
     flow = cast("Flow[..., Any]", load_flow_from_entrypoint(str(PROJECT / deployment["entrypoint"])))
     known = set(flow.parameters.properties) - {"overrides"}
     assert set(deployment["parameters"]) == known
 
 
-@each_deployment
+def test_windows_of_backfills_have_a_queue_of_their_own_with_a_limit_behind_what_is_scheduled() -> None:
+    project = Project.read(PROJECT / "prefect.yaml", PROJECT)
+    queues = {one.identity: one.queue for one in project.deployments}
+    assert queues.pop(("flows/window.py:window", "backfill")) == "backfill"
+    assert set(queues.values()) == {"default"}
+    queue = project.queues["backfill"]
+    assert queue.concurrency_limit == 4
+    # That of `default` is 1.
+    assert queue.priority > 1
+    [window] = [one for one, name in zip(DEPLOYMENTS, NAMES, strict=True) if name == PART]
+    assert window["concurrency_limit"]["limit"] >= queue.concurrency_limit
+    assert window["schedules"] == []
+
+
+@each_scheduled
 def test_deployment_has_a_cron_in_a_time_zone(deployment: dict[str, Any]) -> None:
     [schedule] = deployment["schedules"]
     assert len(schedule["cron"].split()) == 5
@@ -83,7 +109,7 @@ def test_deployment_has_a_cron_in_a_time_zone(deployment: dict[str, Any]) -> Non
 
 
 def test_no_two_deployments_start_in_the_same_minute() -> None:
-    started = [minute for deployment in DEPLOYMENTS for minute in minutes(deployment["schedules"][0]["cron"])]
+    started = [minute for deployment in SCHEDULED for minute in minutes(deployment["schedules"][0]["cron"])]
     assert len(set(started)) == len(started)
 
 
@@ -102,7 +128,7 @@ def test_the_server_creates_the_scheduled_runs(prefect_server: PrefectServer) ->
     # On SQLAlchemy 2.1 the server answers as healthy as ever, and schedules nothing.
     schedules.resume(prefect_server.client)
     try:
-        waiting = {f"{name}/{name}" for name in NAMES}
+        waiting = set(SCHEDULED_NAMES)
         deadline = time.monotonic() + 60
         while waiting and time.monotonic() < deadline:
             waiting = {name for name in waiting if not scheduled_runs(prefect_server, name)}
@@ -127,7 +153,7 @@ def test_redeploying_with_the_command_changes_nothing(prefect_server: PrefectSer
         before, automated = deployed(prefect_server), automations(prefect_server)
         assert automated["flights after airports or planes"] == [False]
         assert (
-            f"No changes: 1 work pool, {len(NAMES)} deployments, {len(NAMES)} schedules as wanted."
+            f"No changes: 1 work pool, 1 work queue, {len(NAMES)} deployments, {len(SCHEDULED)} schedules as wanted."
             in prefect_server.deploy()
         )
         assert deployed(prefect_server) == before
@@ -164,7 +190,7 @@ def deployed(server: PrefectServer) -> list[dict[str, Any]]:
     changing["global_concurrency_limit"] = {"updated", "active_slots"}
     return sorted(
         (deployment.model_dump(mode="json", exclude=changing) for deployment in server.client.read_deployments()),
-        key=lambda deployment: str(deployment["name"]),
+        key=lambda deployment: str(deployment["entrypoint"]),
     )
 
 

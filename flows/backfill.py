@@ -30,6 +30,7 @@ def backfill(
     jobs: Jobs = 4,
     only: Only = "missing",
     dry_run: bool = False,
+    afresh: bool = False,
 ) -> tuple[BackfillReport, ...]:
     """Load the windows of `[start, end)` that are `missing`, `failed` or `stale`, or all; or the last month of each."""
 
@@ -49,5 +50,5 @@ def backfill(
             rehearse_backfill(plan)
         return ()
     if pipeline is not None:
-        return (backfill_pipeline(*plans[0], carry_out),)
+        return (backfill_pipeline(*plans[0], carry_out, afresh=afresh),)
     return all_carried_out(plans, carry_out)

@@ -1,12 +1,14 @@
 """`tidegate backfill`."""
 
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from deployments.output import failing, instant, say_error, show_json
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tasks.pipeline import Pipeline
     from tasks.recovery.backfill.calendar import By
     from tasks.recovery.backfill.here import Progress
@@ -34,6 +36,9 @@ def backfill(
     afresh: Annotated[
         bool, typer.Option("--afresh", help="Begin a new backfill, although one that asks the same is not done.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start it on the server, and do not wait for its end.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Load what the ledger does not have of a range, window by window; the same command goes on where it was left."""
@@ -50,7 +55,17 @@ def backfill(
             show_json(plan.as_dict() | {"jobs": jobs}) if as_json else show_plan(plan, jobs)
             return
         if not here:
-            _hand_over(found)
+            parameters = {
+                "pipeline": found.name,
+                "start": _text(asked.start),
+                "end": _text(asked.end),
+                "by": by,
+                "jobs": jobs,
+                "only": only,
+                "afresh": afresh,
+            }
+            _on_the_server(found, plan, parameters, detach=detach, as_json=as_json)
+            return
         expect_jobs(found, jobs)
         begun = open_backfill(found, plan, afresh=afresh)
         if not as_json:
@@ -61,13 +76,36 @@ def backfill(
         raise typer.Exit(_STOPPED if report.status == "cancelled" else 1)
 
 
-def _hand_over(pipeline: "Pipeline") -> NoReturn:
-    """To the flow `backfill` on the server."""
-    from tasks.errors import ConfigError
+def _on_the_server(
+    pipeline: "Pipeline", plan: "BackfillPlan", parameters: dict[str, Any], *, detach: bool, as_json: bool
+) -> None:
+    """Start the flow `backfill`, and follow it to its end; Ctrl-C leaves it running."""
+    from deployments.server_backfill import DEPLOYMENT, last_report, started
 
-    raise ConfigError(
-        f"{pipeline.name}: nothing here carries out a backfill on the server. Add --here, and this process does it."
-    )
+    with started(pipeline.name, parameters) as begun:
+        told = f"`prefect flow-run cancel {begun.id}` ends it; the same command goes on with what is left then."
+        if detach:
+            answer = {"flow_run_id": str(begun.id), "deployment": DEPLOYMENT}
+            show_json(answer) if as_json else typer.echo(f"Started as flow run {begun.id}. {told}")
+            return
+        if not as_json:
+            typer.echo(f"Started as flow run {begun.id}; Ctrl-C leaves it running.")
+        try:
+            run = begun.followed(lambda _: None) if as_json else begun.followed(lambda said: typer.echo(f"  {said}"))
+        except KeyboardInterrupt:
+            say_error(f"\nIt goes on on the server as flow run {begun.id}. {told}")
+            raise typer.Exit(_STOPPED) from None
+    report = last_report(pipeline, plan.asked.start, plan.by, plan.only)
+    if report is not None:
+        show_json(report.as_dict()) if as_json else show_report(report)
+    state = run.state
+    if state is None or not state.is_completed():
+        say_error(f"Flow run {begun.id} ended {run.state_name}: {(state and state.message) or 'without a word'}")
+        raise typer.Exit(1)
+
+
+def _text(at: "datetime | None") -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def _run_here(pipeline: "Pipeline", begun: "Backfill", jobs: int, *, quiet: bool) -> "BackfillReport":

@@ -1,4 +1,4 @@
-"""A year of flights from the demo's source to a warehouse, on a Prefect server whose workers tests start and kill."""
+"""A year's flights between the demo's source and a warehouse, on a server whose workers tests start and kill."""
 
 import contextlib
 import time

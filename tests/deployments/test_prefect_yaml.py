@@ -69,6 +69,7 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
         "watch": {},
         "backfill": {
             "pipeline": None, "start": None, "end": None, "by": "day", "jobs": 4, "only": "missing", "dry_run": False,
+            "afresh": False,
         },
     }  # fmt: skip
     others = {"airports": follows, "bookings": follows, "planes": follows} | operating

@@ -24,16 +24,24 @@ _SHOWN: Final = 500
 CarryOut = Callable[[Pipeline, Backfill], BackfillReport]
 
 
-def backfill_pipeline(pipeline: Pipeline, plan: BackfillPlan, carry_out: CarryOut) -> BackfillReport:
+def backfill_pipeline(
+    pipeline: Pipeline, plan: BackfillPlan, carry_out: CarryOut, *, afresh: bool = False
+) -> BackfillReport:
     """Open or go on with the backfill of `plan`, and have it carried out.
 
     Inside a flow run the table of its windows is an artifact `etl-backfill-<name>`.
+
+    Args:
+        pipeline: whose.
+        plan: from `plan_backfill`.
+        carry_out: does what is left of it, and closes it.
+        afresh: begin another in any case.
 
     Raises:
         BackfillFailed: some windows could not be loaded; the others were.
         TidegateError: see `tasks.errors`.
     """
-    backfill = open_backfill(pipeline, plan)
+    backfill = open_backfill(pipeline, plan, afresh=afresh)
     if backfill.resumed:
         logger().info("%s: going on with the backfill %s.", pipeline.name, backfill.backfill_id)
     if backfill.windows:

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.recovery.backfill.dispatch import TRIES, UNDER_WAY, Child, Dispatch, Phase, Trace
 from tasks.window import Window
+from tests.properties.effort import Prove, effort
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -115,25 +115,28 @@ def test_a_flow_run_that_opens_another_attempt_is_not_lost() -> None:
 ENDS: tuple[Phase, ...] = ("completed", "failed", "crashed", "cancelled")
 
 
-@given(st.data(), st.integers(1, 4))
-def test_whatever_happens_no_window_is_under_way_twice_and_every_one_is_loaded_or_told_of(
-    data: st.DataObject, jobs: int
-) -> None:
+@effort(few=20, many=2_000)
+def test_whatever_happens_no_window_is_under_way_twice_and_every_one_is_loaded_or_told_of(prove: Prove) -> None:
+    prove(st.tuples(st.data(), st.integers(1, 4)), comes_to_its_end)
+
+
+def comes_to_its_end(example: tuple[st.DataObject, int]) -> None:
+    data, jobs = example
     server: dict[UUID, Child] = {}
     loaded: set[Window] = set()
     dispatch = Dispatch(jobs)
-    submissions: list[Window] = []
+    kills = data.draw(st.integers(0, 3))
     for _ in range(200):
         to_do = [one for one in WINDOWS if one not in loaded]
         if dispatch.over(to_do):
             break
-        if data.draw(st.integers(0, 9)) == 0:
+        if kills and data.draw(st.booleans()):
+            kills -= 1
             # Killed, and started again: it knows nothing but what the server has.
             dispatch = Dispatch(jobs)
             dispatch.seen([one for one in server.values() if one.phase in UNDER_WAY], ())
         for one in sent(dispatch, to_do):
             server[one.id] = one
-            submissions.append(one.window)
         under_way = [one for one in server.values() if one.phase in UNDER_WAY]
         assert len(under_way) <= jobs
         assert len({one.window for one in under_way}) == len(under_way)

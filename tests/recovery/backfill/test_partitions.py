@@ -18,7 +18,7 @@ from flows import airports, flights, planes
 from tasks import connections
 from tasks.extract.table import TableExtract
 from tasks.load.upsert import Upsert
-from tasks.pipeline import Pipeline, run_pipeline
+from tasks.pipeline import Pipeline, Sla, run_pipeline
 from tasks.recovery.backfill.calendar import By
 from tasks.recovery.backfill.here import run_backfill_here
 from tasks.recovery.backfill.ledger import open_backfill
@@ -30,7 +30,7 @@ from tests.demo import expected
 PARTITIONS = 100
 STEP = timedelta(days=3.5)
 HOUR = timedelta(hours=1)
-BYS: tuple[By, ...] = ("hour", "day", "week", "month")
+BYS: tuple[By, ...] = ("day", "week", "month")
 
 
 @pytest.fixture
@@ -55,6 +55,8 @@ def pipeline_of(number: int, initial: datetime) -> Pipeline:
         name=f"flights_{number}",
         extract=replace(flights.PIPELINE.extract, initial=initial),
         load=replace(flights.PIPELINE.load, table=f"fct_flights_{number}"),
+        # In an hour of the night, most flights may be to airports that nobody knows.
+        sla=Sla(abort_error_rate=1.0),
         depends_on=(),
     )
 
@@ -82,7 +84,7 @@ def loaded(table: str) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_a_hundred_random_partitions_of_2013_give_the_reference(airline: Engine) -> None:
     """Some windows of each are left out, and a backfill fills them; flights take off and land all the while."""
     chance = random.Random(2013)
@@ -108,7 +110,8 @@ def test_a_hundred_random_partitions_of_2013_give_the_reference(airline: Engine)
             starts, ends = zip(*((one.start, one.end) for one in windows[len(left_out) :]), strict=True)
             list(threads.map(partial(run_pipeline, pipeline), starts, ends))
             scheduled_runs.result()
-        plan = plan_backfill(pipeline, start, scheduled, chance.choice(BYS))
+        by: By = "hour" if number % 10 == 0 else chance.choice(BYS)
+        plan = plan_backfill(pipeline, start, scheduled, by)
         assert bool(plan.chosen) == bool(left_out)
         report = run_backfill_here(pipeline, open_backfill(pipeline, plan), jobs=3)
         assert report.status == "done"

@@ -15,7 +15,7 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.pipeline import References, Sla, run_pipeline
 from tasks.state.tables import dead_letters, runs, watermarks, windows
-from tests.conftest import Databases, on_every_target
+from tests.conftest import Databases, on_every_target, on_postgresql_too
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, loaded, order, put, remove
 
 OVERLAPPING = replace(
@@ -23,6 +23,7 @@ OVERLAPPING = replace(
 )
 
 
+@on_postgresql_too
 def test_a_rerun_changes_nothing(databases: Databases) -> None:
     put(databases.source, [order(1), order(2, day=1)])
     assert run_pipeline(OVERLAPPING).counts.inserted == 2
@@ -86,6 +87,7 @@ def test_an_explicit_end_beyond_the_bound_is_clipped(databases: Databases) -> No
     assert report.window.end == START + 4 * DAY
 
 
+@on_postgresql_too
 def test_a_quiet_source_still_moves_covered_until(databases: Databases) -> None:
     put(databases.source, [order(1)])
     first = run_pipeline(ORDERS)
@@ -117,6 +119,7 @@ def test_older_never_overwrites_newer(databases: Databases) -> None:
     assert loaded(databases.target)[0]["amount"] == 5
 
 
+@on_postgresql_too
 def test_a_bad_row_becomes_a_dead_letter_and_the_rest_goes_on(databases: Databases) -> None:
     put(databases.source, [order(1), order(2, amount=-3)])
     counts = run_pipeline(ORDERS).counts
@@ -242,6 +245,7 @@ def test_replace_refuses_an_extract_that_lost_its_rows(databases: Databases, gon
     assert _statuses(databases) == ["committed", "refused"]
 
 
+@on_postgresql_too
 def test_too_many_bad_rows_commit_only_their_dead_letters(databases: Databases) -> None:
     put(databases.source, [order(1), order(2, amount=-1), order(3, amount=-1)])
     with pytest.raises(GuardRefused, match="2 of 3 rows were rejected"):

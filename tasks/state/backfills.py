@@ -88,7 +88,7 @@ def insert_backfill(connection: Connection, kept: KeptBackfill, code_version: st
             chosen=asked.only,
             contract=asked.contract,
             code_version=code_version,
-            planned=json.dumps([[_text(window.start), _text(window.end)] for window in kept.windows]),
+            planned=_planned(kept.windows),
             status=kept.status,
             started_at=kept.started_at,
         )
@@ -98,10 +98,16 @@ def insert_backfill(connection: Connection, kept: KeptBackfill, code_version: st
 def set_backfill_status(
     connection: Connection, backfill_id: str, status: BackfillStatus, message: str | None, now: datetime
 ) -> None:
-    """End it, or have it run again."""
-    ended = None if status == "running" else now
+    """End it."""
     same = backfills.c.backfill_id == backfill_id
-    connection.execute(update(backfills).where(same).values(status=status, message=message, finished_at=ended))
+    connection.execute(update(backfills).where(same).values(status=status, message=message, finished_at=now))
+
+
+def resume_backfill(connection: Connection, backfill_id: str, windows: Sequence[Window]) -> None:
+    """Have it run again, with these windows."""
+    same = backfills.c.backfill_id == backfill_id
+    values = {"planned": _planned(windows), "status": "running", "message": None, "finished_at": None}
+    connection.execute(update(backfills).where(same).values(**values))
 
 
 def outdated_backfills(connection: Connection, asked: Asked) -> Sequence[str]:
@@ -136,6 +142,10 @@ def _read(row: Row[Any]) -> KeptBackfill:
         row.started_at,
         row.finished_at,
     )
+
+
+def _planned(windows: Sequence[Window]) -> str:
+    return json.dumps([[_text(window.start), _text(window.end)] for window in windows])
 
 
 def _text(bound: datetime | None) -> str | None:

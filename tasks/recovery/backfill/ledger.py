@@ -1,6 +1,8 @@
 """`Backfill`: windows that somebody set out to do. Which of them are done, the ledger tells, and nobody else."""
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
@@ -17,6 +19,7 @@ from tasks.state.backfills import (
     insert_backfill,
     kept_backfill,
     outdated_backfills,
+    resume_backfill,
     set_backfill_status,
     unfinished_backfill,
 )
@@ -36,7 +39,7 @@ class Backfill:
         by: what a window is.
         only: which were chosen.
         contract: fingerprint of the schema and transform that they are done with.
-        windows: what was to do when it was opened, in order.
+        windows: what was to do when it was opened, or gone on with, in order.
         started_at: when that was; it stays when it is gone on with.
         resumed: it was begun before, and not ended.
     """
@@ -55,7 +58,8 @@ class Backfill:
 def open_backfill(pipeline: Pipeline, plan: BackfillPlan, *, afresh: bool = False) -> Backfill:
     """Write down what is to do; or go on with the last one that asked the same and is not done.
 
-    One that asked the same of another contract is called off.
+    To that one is added what has come to do since: the source may be proven further, or more may have failed. One that
+    asked the same of another contract is called off.
 
     Args:
         pipeline: whose.
@@ -76,13 +80,14 @@ def open_backfill(pipeline: Pipeline, plan: BackfillPlan, *, afresh: bool = Fals
             lock_target(connection, load.table)
             now = parts.dialect.clock(connection)
             begun = None if afresh else unfinished_backfill(connection, asked)
+            windows = tuple(one.window for one in plan.chosen)
             if begun is not None:
-                set_backfill_status(connection, begun.backfill_id, "running", None, now)
-                return _backfill(begun, resumed=True)
+                windows = _together(begun.windows, windows)
+                resume_backfill(connection, begun.backfill_id, windows)
+                return _backfill(replace(begun, windows=windows), resumed=True)
             for outdated in outdated_backfills(connection, asked):
                 said = "Schema or transform have changed since it was begun; another took its place."
                 set_backfill_status(connection, outdated, "cancelled", said, now)
-            windows = tuple(one.window for one in plan.chosen)
             kept = KeptBackfill(new_token(), asked, windows, "running", None, now, None)
             insert_backfill(connection, kept, settings.code_version())
     return _backfill(kept, resumed=False)
@@ -127,6 +132,16 @@ def close_backfill(pipeline: Pipeline, backfill: Backfill, status: BackfillStatu
     with parts.target_errors(pipeline.name), parts.dialect.transaction(parts.engine) as connection:
         now = parts.dialect.clock(connection)
         set_backfill_status(connection, backfill.backfill_id, status, message, now)
+
+
+def _together(begun: Sequence[Window], chosen: Sequence[Window]) -> tuple[Window, ...]:
+    """Both in order; of a window that was cut short by the bound of then, that of now."""
+    kept = []
+    for window in begun:
+        place = bisect_right(chosen, window.start, key=lambda one: one.end)
+        if place == len(chosen) or not chosen[place].overlaps(window):
+            kept.append(window)
+    return tuple(sorted((*kept, *chosen), key=lambda one: one.start or datetime.min))
 
 
 def _backfill(kept: KeptBackfill, *, resumed: bool) -> Backfill:

@@ -19,6 +19,7 @@ from tasks.recovery.backfill.pace import paced
 from tasks.recovery.backfill.plan import BackfillPlan, Only, plan_backfill
 from tasks.recovery.backfill.report import report_backfill
 from tasks.state.tables import backfills
+from tasks.window import Window
 from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, ORDERS, START, loaded, order, put
 
@@ -73,6 +74,22 @@ def test_one_that_failed_or_was_cancelled_is_gone_on_with(source: Databases, end
     assert (report_backfill(ORDERS, first).status, report_backfill(ORDERS, first).message) == (ending, "so it went")
     assert open_backfill(ORDERS, planned()).backfill_id == first.backfill_id
     assert report_backfill(ORDERS, first).status == "running"
+
+
+def test_what_has_come_to_do_since_is_added_to_one_that_is_gone_on_with(source: Databases) -> None:
+    def until(hours: float) -> BackfillPlan:
+        """As if the source were proven no further."""
+        bounded = plan_backfill(ORDERS, START, START + timedelta(hours=hours))
+        return replace(bounded, asked=Window(START, None))
+
+    first = open_backfill(ORDERS, until(36))
+    run_pipeline(ORDERS, first.windows[0].start, first.windows[0].end)
+    again = open_backfill(ORDERS, until(60))
+    assert again.backfill_id == first.backfill_id
+    assert again.windows == tuple(one.window for one in plan_backfill(ORDERS, START, START + 2.5 * DAY).windows)
+    assert left(ORDERS, again) == again.windows[1:]
+    found = find_backfill(ORDERS, first.backfill_id)
+    assert found is not None and found.windows == again.windows
 
 
 def test_one_that_is_done_or_asked_otherwise_or_is_to_begin_afresh_is_another(source: Databases) -> None:

@@ -196,7 +196,8 @@ CAUSES: Final = (
         _COMPLETED,
         text="Flow run {{ run_name }} {{ seen.resource['prefect.state-name'] | lower }}: "
         "{{ seen.resource['prefect.state-message'] | truncate(500) }}",
-        look="tidegate runs $name --failed",
+        # A run that is killed cannot say so in the ledger: until the next one it is there as one that runs.
+        look="tidegate runs $name{% if seen.resource['prefect.state-name'] != 'Crashed' %} --failed{% endif %}",
         recovered=_HAS_COMPLETED,
     ),
     Cause(

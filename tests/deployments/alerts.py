@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -16,12 +17,14 @@ from deployments.alerts.automations import changes
 from deployments.alerts.names import EVERYTHING, PREFIX
 from deployments.deployed_run import DeployedRun
 from deployments.prefect_server import POOL, PROJECT, PrefectServer
+from tasks.observe import causes
 from tasks.pipeline import Pipeline
 from tasks.settings import url_variable
 from tests.deployments import alarming
 from tests.scripted_server import Reply, ScriptedServer, Seen
 
 _POLL_SECONDS = 0.1
+_MARK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,42 @@ def apply(server: PrefectServer, pipelines: Sequence[Pipeline], operating: Seque
     for change in needed:
         change.apply()
     return [f"{change.action} {change.name}" for change in needed]
+
+
+def told(server: PrefectServer, pipeline: str, event: str) -> list[str]:
+    """What the events of that name say that a pipeline has told the server, the oldest first."""
+    wanted = {
+        "event": {"name": [event]},
+        "resource": {"id": [f"etl.pipeline.{pipeline}"]},
+        "occurred": {"since": "2000-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"},
+        "order": "ASC",
+    }
+    found = server.client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50}).json()["events"]
+    return [one["payload"]["text"] for one in found]
+
+
+def mark(server: PrefectServer, sink: Sink, words: str) -> Alert:
+    """Raise an alert of the pipeline `alarming.MARKER`, and return it once it is there.
+
+    The server deals with events in the order in which it gets them: an alert of anything before has come by then.
+    """
+    name = alarming.MARKER.name
+    event = {
+        "event": causes.ERROR_RATE.breached,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": f"etl.pipeline.{name}"},
+        "related": [],
+        "payload": {"text": words, "look": f"tidegate status {name}"},
+        "id": str(uuid4()),
+    }
+    server.client.request("POST", "/events", json=[event])
+    deadline = time.monotonic() + _MARK_SECONDS
+    while time.monotonic() < deadline:
+        found = [alert for alert in sink.of(name) if alert.body.startswith(words)]
+        if found:
+            return found[0]
+        time.sleep(_POLL_SECONDS)
+    raise AssertionError(f"the marker {words!r} was not received within {_MARK_SECONDS:g} s")
 
 
 def clear(server: PrefectServer, name: str = EVERYTHING) -> None:

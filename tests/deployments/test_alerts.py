@@ -75,8 +75,9 @@ def test_an_error_rate_is_told_within_the_stated_time(
 
 @pytest.mark.slow
 def test_a_sink_that_is_away_for_a_moment_is_tried_again_and_one_that_stays_away_misses_the_alert(
-    prefect_server: PrefectServer, worker: Worker, sink: Sink, tmp_path: Path
+    prefect_server: PrefectServer, worker: Worker, source: Engine, sink: Sink, tmp_path: Path
 ) -> None:
+    put(source, [order(1)])
     alerts.deploy(prefect_server, tmp_path, ["failing", "dying"])
     alerts.apply(prefect_server, [PIPELINES["failing"], PIPELINES["dying"]])
     sink.refusals = 1

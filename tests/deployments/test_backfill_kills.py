@@ -2,18 +2,20 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelling
 from sqlalchemy import NullPool, create_engine
 
 from deployments import schedules
 from deployments.demo import replay
-from deployments.prefect_server import PrefectServer, Worker
+from deployments.prefect_server import POOL, PrefectServer, Worker
 from deployments.processes import leftovers
 from flows import airports, flights, planes
 from tasks import connections
@@ -22,6 +24,7 @@ from tasks.recovery.backfill.ledger import find_backfill
 from tasks.recovery.backfill.report import report_backfill
 from tasks.recovery.watermark_change import change_watermark
 from tasks.settings import url_variable
+from tasks.window import Window
 from tests.deployments.backfilling import FIRST, Backfilling, kill
 from tests.servers.cluster import remove_folder
 
@@ -122,3 +125,43 @@ def test_ninety_windows_with_the_parent_killed_twice_and_a_worker_killed_while_t
     print(report)
     assert (len(report.done), report.left, report.status) == (DAYS, (), "done")
     assert report.attempts == DAYS + len(crashed)
+
+
+@pytest.mark.timeout(900)
+def test_beside_many_windows_a_scheduled_run_begins_at_once_and_cancelling_leaves_nothing_behind(
+    deployed: Backfilling,
+) -> None:
+    client = deployed.server.client
+    queue = client.read_work_queue_by_name("backfill", work_pool_name=POOL)
+    client.update_work_queue(queue.id, concurrency_limit=2)
+    asked = {"pipeline": "flights", "start": FIRST.isoformat(), "end": (FIRST + 12 * DAY).isoformat(), "jobs": 8}
+    # One for the backfill, two for its windows, and one to spare.
+    with Worker(deployed.server, deployed.urls, limit=4):
+        parent = deployed.start("backfill/backfill", **asked)
+        deployed.wait(lambda: len(deployed.commits()) >= 1, "no window was loaded", 300)
+        backfill_id = deployed.backfill().backfill_id
+        waiting = [one.id for one in deployed.windows_of(backfill_id) if one.state_name in ("Scheduled", "Late")]
+        assert waiting, "there has to be a crowd"
+        scheduled = deployed.start("flights/flights").completed(300)
+        begun, windows = deployed.run(scheduled), deployed.windows_of(backfill_id)
+        still = [one for one in windows if one.id in waiting and _began(one) > _began(begun)]
+        print(
+            f"begun after {_began(begun) - (begun.created or NOW)}, before {len(still)} of {len(waiting)} that waited"
+        )
+        # Those two that had a slot before may be among them.
+        assert len(still) >= len(waiting) - 2
+        client.set_flow_run_state(parent.id, Cancelling())
+        assert parent.wait(120) == "Cancelled"
+        deployed.wait(lambda: deployed.no_run_is_left(backfill_id) == [], "a window is still scheduled", 60)
+        assert deployed.backfill().status == "cancelled"
+        done = deployed.commits()
+        print(f"cancelled with {len(done)} of 12 windows loaded")
+        again = deployed.start("backfill/backfill", **asked | {"jobs": 2}).completed(300)
+    row = deployed.backfill()
+    assert (row.backfill_id, row.status) == (backfill_id, "done"), again.logs()
+    assert deployed.commits() == Counter(Window(FIRST + day * DAY, FIRST + (day + 1) * DAY) for day in range(12))
+
+
+def _began(run: FlowRun) -> datetime:
+    """When it began; one that has not, at the end of time."""
+    return run.start_time or NOW.replace(year=9999)

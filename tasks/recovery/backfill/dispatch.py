@@ -22,7 +22,9 @@ _PENDING_SECONDS: Final = 180.0
 _DEAD_SECONDS: Final = 20.0
 """A run that has lost its connection opens another attempt before that."""
 _IDLE_SECONDS: Final = 900.0
-"""It may wait for its upstreams, or between two attempts; else it ends, or has one open."""
+"""It may wait between two attempts; else it ends, or has one open."""
+_ENDING_SECONDS: Final = 60.0
+"""Of a flow run whose window is loaded: there is only its end to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Dispatch:
 
     Attributes:
         jobs: how many flow runs there are at once, at most.
+        waits: how many seconds one may wait for the upstreams of its pipeline.
         under_way: those that have not ended, by id.
         given_up: windows that are not tried again, and why.
         crashes: how often a window's runs have crashed since this process began.
@@ -57,11 +60,12 @@ class Dispatch:
     """
 
     jobs: int
+    waits: float = 0.0
     under_way: dict[UUID, Child] = field(default_factory=dict)
     given_up: dict[Window, str] = field(default_factory=dict)
     crashes: Counter[Window] = field(default_factory=Counter)
     submitted: int = 0
-    _since: dict[UUID, tuple[tuple[Phase, Trace], float]] = field(default_factory=dict)
+    _since: dict[UUID, tuple[tuple[Phase, Trace, bool], float]] = field(default_factory=dict)
 
     def seen(self, children: Iterable[Child], to_do: Collection[Window]) -> None:
         """Take in what the server said of flow runs, and what the ledger said after that.
@@ -112,33 +116,36 @@ class Dispatch:
         """Flow runs that have not begun, and whose windows a run beside them has loaded."""
         return [one for one in self.under_way.values() if one.phase == "scheduled" and one.window not in to_do]
 
-    def lost(self, traces: Mapping[UUID, Trace], now: float) -> list[tuple[Child, str]]:
+    def lost(self, traces: Mapping[UUID, Trace], to_do: Collection[Window], now: float) -> list[tuple[Child, str]]:
         """Flow runs that nobody will end any more, and why that is thought.
 
         Should one of them live after all, it can commit its window once more, which changes nothing.
 
         Args:
             traces: what the ledger has of those that are running; of one that is absent there is no open attempt.
+            to_do: the windows that are left.
             now: seconds on a clock that only goes forward.
         """
         found = []
         for child in self.under_way.values():
-            held = child.phase, traces.get(child.id, "none")
+            held = child.phase, traces.get(child.id, "none"), child.window in to_do
             known = self._since.get(child.id)
             if known is None or known[0] != held:
                 self._since[child.id] = known = held, now
-            limit, why = _patience(*held)
+            limit, why = self._patience(*held)
             if limit is not None and now - known[1] >= limit:
                 found.append((child, why))
         return found
 
-
-def _patience(phase: Phase, trace: Trace) -> tuple[float | None, str]:
-    """How long, in seconds, a flow run may stay as it is, and what is to be said of one that stays longer."""
-    if phase == "pending":
-        return _PENDING_SECONDS, f"No process has begun it {_PENDING_SECONDS:.0f} s after a worker took it."
-    if phase == "running" and trace == "dead":
-        return _DEAD_SECONDS, "Its process, or its connection to the target, died before it could commit."
-    if phase == "running" and trace == "none":
-        return _IDLE_SECONDS, f"It has had no attempt open for {_IDLE_SECONDS / 60:.0f} minutes."
-    return None, ""
+    def _patience(self, phase: Phase, trace: Trace, left: bool) -> tuple[float | None, str]:
+        """How long, in seconds, a flow run may stay as it is, and what is to be said of one that stays longer."""
+        if phase == "pending":
+            return _PENDING_SECONDS, f"No process has begun it {_PENDING_SECONDS:.0f} s after a worker took it."
+        if phase == "running" and trace == "dead":
+            return _DEAD_SECONDS, "Its process, or its connection to the target, died before it could commit."
+        if phase == "running" and trace == "none":
+            if not left:
+                return _ENDING_SECONDS, "Its window is loaded, and it does not end."
+            idle = _IDLE_SECONDS + self.waits
+            return idle, f"It has had no attempt open for {idle / 60:.0f} minutes."
+        return None, ""

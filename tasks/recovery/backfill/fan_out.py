@@ -67,7 +67,8 @@ def fan_out(pipeline: Pipeline, backfill: Backfill, jobs: int, submission: Submi
 class _FanOut:
     def __init__(self, pipeline: Pipeline, backfill: Backfill, jobs: int, submission: Submission) -> None:
         self._pipeline, self._backfill, self._submission = pipeline, backfill, submission
-        self._dispatch = Dispatch(jobs)
+        waits = [one.timeout.total_seconds() for one in pipeline.upstreams if one.when_behind == "wait"]
+        self._dispatch = Dispatch(jobs, max(waits, default=0.0))
         self._progress = Progress(f"backfill-{pipeline.name}")
         self._to_do: tuple[Window, ...] = ()
         self._read_at = self._traced_at = self._taken_at = time.monotonic()
@@ -114,7 +115,7 @@ class _FanOut:
             running = [child.id for child in dispatch.under_way.values() if child.phase == "running"]
             self._traces = self._asked(lambda: traces_of(self._pipeline, running))
             self._traced_at = now
-        for child, why in dispatch.lost(self._traces, now):
+        for child, why in dispatch.lost(self._traces, self._to_do, now):
             logger().warning("%s: its flow run %s is given up. %s", child.window, child.id, why)
             self._submission.crash(child, why)
 

@@ -88,9 +88,9 @@ def test_a_flow_run_that_nobody_ends_is_lost_after_a_while(phase: Phase, trace: 
     dispatch = Dispatch(jobs=1)
     [one] = sent(dispatch, WINDOWS)
     dispatch.seen([replace(one, phase=phase)], WINDOWS)
-    assert dispatch.lost({one.id: trace}, 0) == []
-    assert dispatch.lost({one.id: trace}, seconds - 1) == []
-    assert [lost.id for lost, _ in dispatch.lost({one.id: trace}, seconds)] == [one.id]
+    assert dispatch.lost({one.id: trace}, WINDOWS, 0) == []
+    assert dispatch.lost({one.id: trace}, WINDOWS, seconds - 1) == []
+    assert [lost.id for lost, _ in dispatch.lost({one.id: trace}, WINDOWS, seconds)] == [one.id]
 
 
 @pytest.mark.parametrize(("phase", "trace"), [("scheduled", "none"), ("running", "open")])
@@ -98,18 +98,35 @@ def test_a_flow_run_that_waits_its_turn_or_is_at_work_is_never_lost(phase: Phase
     dispatch = Dispatch(jobs=1)
     [one] = sent(dispatch, WINDOWS)
     dispatch.seen([replace(one, phase=phase)], WINDOWS)
-    dispatch.lost({one.id: trace}, 0)
-    assert dispatch.lost({one.id: trace}, 1e6) == []
+    dispatch.lost({one.id: trace}, WINDOWS, 0)
+    assert dispatch.lost({one.id: trace}, WINDOWS, 1e6) == []
+
+
+def test_a_flow_run_whose_window_is_loaded_is_lost_sooner() -> None:
+    dispatch = Dispatch(jobs=1)
+    [one] = sent(dispatch, WINDOWS)
+    dispatch.seen([replace(one, phase="running")], ())
+    assert dispatch.lost({}, (), 0) == []
+    assert [lost.id for lost, _ in dispatch.lost({}, (), 60)] == [one.id]
+
+
+def test_a_flow_run_may_wait_for_upstreams_as_long_as_they_are_waited_for() -> None:
+    dispatch = Dispatch(jobs=1, waits=3_600)
+    [one] = sent(dispatch, WINDOWS)
+    dispatch.seen([replace(one, phase="running")], WINDOWS)
+    dispatch.lost({}, WINDOWS, 0)
+    assert dispatch.lost({}, WINDOWS, 4_499) == []
+    assert len(dispatch.lost({}, WINDOWS, 4_500)) == 1
 
 
 def test_a_flow_run_that_opens_another_attempt_is_not_lost() -> None:
     dispatch = Dispatch(jobs=1)
     [one] = sent(dispatch, WINDOWS)
     dispatch.seen([replace(one, phase="running")], WINDOWS)
-    dispatch.lost({one.id: "dead"}, 0)
-    dispatch.lost({one.id: "open"}, 10)
-    dispatch.lost({one.id: "dead"}, 15)
-    assert dispatch.lost({one.id: "dead"}, 34) == []
+    dispatch.lost({one.id: "dead"}, WINDOWS, 0)
+    dispatch.lost({one.id: "open"}, WINDOWS, 10)
+    dispatch.lost({one.id: "dead"}, WINDOWS, 15)
+    assert dispatch.lost({one.id: "dead"}, WINDOWS, 34) == []
 
 
 ENDS: tuple[Phase, ...] = ("completed", "failed", "crashed", "cancelled")

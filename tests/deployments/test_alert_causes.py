@@ -27,7 +27,12 @@ PROMISING = replace(
     sla=Sla(max_runtime=timedelta(hours=2), max_freshness=timedelta(hours=26), owner="ann {at night}"),
     keeps_log=True,
 )
-EVERYTHING = [PROMISING, Watched("flow", "nightly", Sla()), Watched("work pool", "tidegate", Sla())]
+EVERYTHING = [
+    PROMISING,
+    Watched("flow", "nightly", Sla()),
+    Watched("part", "window", Sla()),
+    Watched("work pool", "tidegate", Sla()),
+]
 
 
 def messages() -> Iterator[Message]:
@@ -60,6 +65,10 @@ def test_nothing_is_looked_for_that_is_not_promised() -> None:
     promises_nothing = replace(PROMISING, sla=Sla(), keeps_log=False)
     without = {cause.name for cause in found_at(PROMISING)} - {cause.name for cause in found_at(promises_nothing)}
     assert without == {"runtime", "freshness", "silence", "slot-lag"}
+
+
+def test_of_a_flow_that_another_sees_to_only_zombies_are_told() -> None:
+    assert [cause.name for cause in found_at(Watched("part", "window", Sla()))] == ["zombie"]
 
 
 @each_message

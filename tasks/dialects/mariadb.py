@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import NullType, TypeEngine
 
+from tasks.dialects.checksum.mariadb import MariadbChecksums
 from tasks.dialects.column_kind import ColumnKind, written
 from tasks.dialects.ddl_text import ddl_text
 from tasks.dialects.keyset import Keyset
@@ -82,6 +83,7 @@ class Mariadb(MariadbTarget):
     """MariaDB through PyMySQL."""
 
     syntax = "mysql"
+    checksums = MariadbChecksums()
 
     @contextlib.contextmanager
     def snapshot(self, engine: Engine) -> Iterator[Connection]:

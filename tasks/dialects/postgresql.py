@@ -34,6 +34,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from tasks.column_types import JSON, UtcDateTime
 from tasks.connections import READ_ONLY_NAME
+from tasks.dialects.checksum.postgresql import PostgresqlChecksums
 from tasks.dialects.exported_snapshot import ExportedSnapshot, stream
 from tasks.dialects.postgresql_copy import binary_copy
 from tasks.dialects.postgresql_reader import PostgresqlReader
@@ -103,6 +104,7 @@ class Postgresql(PostgresqlRoles):
     """PostgreSQL through psycopg, and ADBC for reading."""
 
     syntax = "postgres"
+    checksums = PostgresqlChecksums()
 
     def serialize(self, connection: Connection, name: str) -> None:
         """An advisory lock until the transaction ends."""

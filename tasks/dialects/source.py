@@ -35,6 +35,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, NoSuc
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.types import NullType, TypeEngine
 
+from tasks.dialects.checksum.checksums import Checksums
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.reading import Reading
 from tasks.dialects.reflected import reflected
@@ -65,10 +66,12 @@ class Source:
     Attributes:
         syntax: what sqlglot calls the database's SQL; empty for what all have in common.
         readers_block_writers: nobody commits while somebody reads, in the same database.
+        checksums: how it hashes rows, or None where it cannot.
     """
 
     syntax = ""
     readers_block_writers = False
+    checksums: Checksums | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -12,6 +12,7 @@ from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
+from tasks.dialects.checksum.sqlite import SqliteChecksums
 from tasks.dialects.column_kind import DECIMAL, FLOAT, INTEGER, TEXT, ColumnKind
 from tasks.dialects.dialect import Dialect, utc_now
 from tasks.dialects.keyset import Keyset
@@ -38,6 +39,7 @@ class Sqlite(Dialect):
     """SQLite, as a source and as a target in one file."""
 
     syntax = "sqlite"
+    checksums = SqliteChecksums()
     readers_block_writers = True  # unless the file has a write-ahead log
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from deployments.commands import (
     grants,
     personal_data,
     preview,
+    reconcile,
     replay,
     run,
     runs,
@@ -41,6 +42,7 @@ app.command()(ddl.ddl)
 app.command()(run.run)
 app.command()(backfill.backfill)
 app.command()(preview.preview)
+app.command()(reconcile.reconcile)
 app.command()(status.status)
 app.command()(runs.runs)
 app.command("run-info")(runs.run_info)

@@ -8,6 +8,7 @@
     │   └── TargetUnavailable         the target database did not answer, or broke off
     ├── FatalError                  a person has to change something first
     │   ├── ConfigError               the declaration or the environment is wrong
+    │   │   └── NotComparable           its source and target cannot be compared, or not so
     │   ├── SourceError               the source refused for good (a 404, a missing table)
     │   ├── TargetError               the target refused for good
     │   ├── ContractError             a column or a transform is broken, not a row
@@ -18,6 +19,7 @@
     ├── ReplayFailed                dead letters of some pipelines could not be replayed; those of the others were
     ├── RetentionFailed             letters of some pipelines are kept longer than declared; not those of the others
     ├── BackfillFailed              some windows of a backfill could not be loaded; the others were
+    ├── ReconcileFailed             some targets are not what their sources say, or could not be compared
     └── Refusal                     nothing is broken, and nothing was written, on purpose
         ├── Fenced                    another attempt took this window, or moved the watermark
         ├── Superseded                data read later than this has already been committed
@@ -99,6 +101,10 @@ class ConfigError(FatalError):
     """The declaration, a parameter or the environment is wrong."""
 
 
+class NotComparable(ConfigError):
+    """Source and target of a pipeline cannot be compared, or not in the way that was asked for."""
+
+
 class SourceError(FatalError):
     """The source refused for good."""
 
@@ -137,6 +143,10 @@ class ReplayFailed(TidegateError):
 
 class RetentionFailed(TidegateError):
     """Dead letters of some pipelines could not be seen to; those of the others were. Run it again."""
+
+
+class ReconcileFailed(TidegateError):
+    """Some targets are not what their sources say, or could not be compared; all others are right."""
 
 
 class Refusal(TidegateError):

@@ -14,7 +14,7 @@ PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("alerts", "backfill", "deploy", "grants", "operations", "personal-data", "runbook")
+        for name in ("alerts", "backfill", "deploy", "grants", "operations", "personal-data", "reconcile", "runbook")
     ),
 ]
 

@@ -15,6 +15,7 @@ TARGET_DRIFTED: Final = "etl.target.drifted"
 BOUNDS_EXCEEDED: Final = "etl.bounds.exceeded"
 BOUND_STALLED: Final = "etl.bound.stalled"
 CURSOR_MISSING: Final = "etl.cursor.missing"
+RECONCILED: Final = "etl.reconciled"
 
 
 @dataclass(frozen=True)

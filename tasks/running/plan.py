@@ -6,6 +6,7 @@ from datetime import datetime
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError
 from tasks.extract.feed import Derived, Feed, Resumable
+from tasks.extract.gone import GoneExtract
 from tasks.extract.letters import LettersExtract
 from tasks.load.partition import ReplacePartition
 from tasks.partitioned import Partitioned
@@ -22,7 +23,7 @@ class Plan:
     Attributes:
         kind: `full` (no cursor), `incremental` (moves the watermark), `explicit` (does not), `changes` (a feed goes on
             from its position, or a mart reads what changed upstream; its one window stands for as many chunks as there
-            are) or `replay` (dead letters are judged anew).
+            are) or `replay` (dead letters are judged anew, or rows deleted that were found to be gone).
         windows: half-open, UTC.
         rest: they are what an earlier run left of its window; what has come since is still to be planned.
         complete: what does not come in is gone from the source, and goes from the target.
@@ -67,7 +68,7 @@ def plan(
         raise ConfigError(
             f"{pipeline.name}: a full refresh reads everything, and start and end a range: give one of the two."
         )
-    if isinstance(extract, LettersExtract):
+    if isinstance(extract, LettersExtract | GoneExtract):
         return Plan("replay", (Window(),))
     if explicit:
         expect_past(pipeline)

@@ -13,6 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tasks.declaration import Pipeline
 from tasks.errors import ConfigError, RetriableError, TidegateError, redact
 from tasks.extract.feed import Held
+from tasks.extract.gone import GoneExtract
 from tasks.extract.letters import LettersExtract
 from tasks.masking import hiding, speaking_plainly, told
 from tasks.missing_right import remember_whose
@@ -212,7 +213,7 @@ class Run:
         """A source that is away, or an upstream, is told of in the ledger too, although no window was opened."""
         parts, extract = self.assembly, self.pipeline.extract
         kind: Kind = "changes" if parts.feed else "full" if extract.cursor is None else "incremental"
-        kind = "replay" if isinstance(extract, LettersExtract) else kind
+        kind = "replay" if isinstance(extract, LettersExtract | GoneExtract) else kind
         asked = Window.parse(start, end)
         attempt = Attempt(
             self.pipeline.name, self.pipeline.load.table, self.run_id, "explicit" if start or end else kind, asked

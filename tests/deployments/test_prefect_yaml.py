@@ -67,6 +67,7 @@ def test_deployment_leaves_nothing_to_defaults(deployment: dict[str, Any]) -> No
         "replay": dict.fromkeys(("pipeline", "rule", "start", "end", "landed")),
         "retention": {},
         "watch": {},
+        "reconcile": {"pipeline": None, "start": None, "end": None, "deep": False, "repair": False},
         "backfill": {
             "pipeline": None, "start": None, "end": None, "by": "day", "jobs": 4, "only": "missing", "dry_run": False,
             "afresh": False,

@@ -108,7 +108,8 @@ def _moment(value: Any) -> datetime:
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
         value = datetime.combine(value, time())
-    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo is not None else value
+    moment: datetime = value
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
 
 
 def value_of(text: str | None, family: Family) -> Any:

@@ -75,13 +75,13 @@ class Checksums:
     def joined(self, texts: Sequence[ColumnElement[str]], families: Sequence[Family]) -> ColumnElement[str]:
         """See `canonical.joined`. What is costly to make a text of is made once."""
         colon, end, null = (literal_column(f"'{sign}'", Text) for sign in ":;N")
-        parts = [
+        parts: list[ColumnElement[str]] = [
             func.coalesce(self.length(text).concat(colon).concat(text), null, type_=Text)
             if family is Family.TEXT
             else func.coalesce(text.concat(end), end, type_=Text)
             for text, family in zip(texts, families, strict=True)
         ]
-        row = parts[0]
+        row: ColumnElement[str] = parts[0]
         for part in parts[1:]:
             row = row.concat(part)
         return row

@@ -28,7 +28,7 @@ class MariadbChecksums(Checksums):
                 short = func.regexp_replace(digits, r"\.?0+$", "", type_=Text)
                 return case((func.instr(digits, ".") > 0, short), else_=digits)
             case Family.FLOAT:
-                number = literal_column("0e0") + column
+                number: ColumnElement[Any] = literal_column("0e0") + column
                 # Of NULL it would make a zero.
                 return case((column.is_not(None), func.sformat("{:.16e}", number, type_=Text)))
             case Family.INSTANT | Family.TIMESTAMP:

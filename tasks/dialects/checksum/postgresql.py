@@ -25,7 +25,7 @@ class PostgresqlChecksums(Checksums):
             case Family.FLOAT:
                 number = cast(column, Double)
                 finite = func.ltrim(func.to_char(number + literal_column("0::float8"), _SEVENTEEN_DIGITS))
-                special = {name: literal_column(f"'{told}'::float8")
+                special: dict[str, ColumnElement[Any]] = {name: literal_column(f"'{told}'::float8")
                            for name, told in (("nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity"))}  # fmt: skip
                 return case(*((number == value, name) for name, value in special.items()), else_=finite)
             case Family.INSTANT | Family.TIMESTAMP:

@@ -46,14 +46,17 @@ def repair(
     runs = [Run(pipeline).run(window.start, window.end) for window in _windows(again)]
     if not extra:
         return runs
-    if parts.tells_deletes and pipeline.load.deletes and not pipeline.load.deletes_absent:
+    takes_deletes = parts.tells_deletes and pipeline.load.deletes and not pipeline.load.deletes_absent
+    # Only what the source was asked for by its key, and does not have, is gone.
+    if takes_deletes and sides.rows_of.rows_with([]) is not None:
         return [*runs, _delete(pipeline, sides, extra)]
     remedy = (
         f"`tidegate run {pipeline.name} --full-refresh` deletes what the source does not have"
         if rebuilds(pipeline)
         else "delete them by hand, or declare how the source marks what is deleted"
     )
-    notes.append(f"{len(extra):,} rows are not in the source, and the pipeline takes no deletes: {remedy}.")
+    why = "the source cannot be asked for them by key" if takes_deletes else "the pipeline takes no deletes"
+    notes.append(f"{len(extra):,} rows are not in the source, and {why}: {remedy}.")
     return runs
 
 

@@ -14,6 +14,7 @@ from tasks.load.append import Append
 from tasks.load.replace import Replace
 from tasks.load.scd2 import Scd2
 from tasks.pipeline import Pipeline, run_pipeline
+from tasks.recovery.reconcile.difference import Explained
 from tasks.recovery.reconcile.reconcile import reconcile_pipeline
 from tests.conftest import Databases, on_every_target
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, TARGET, loaded, order, put, remove
@@ -191,6 +192,23 @@ def test_a_table_read_whole_is_compared_and_repaired_by_a_run_of_its_own(sqlite:
         target.execute(update(TARGET).where(TARGET.c.id == 4).values(amount=None))
     assert kinds(pipeline) == {1: "missing", 77: "extra", 4: "differs"}
     assert reconcile_pipeline(pipeline, repair=True).clean()
+
+
+def test_a_feed_is_repaired_by_a_new_snapshot(sqlite: Databases) -> None:
+    pipeline = replace(SNAPSHOT, extract=SnapshotDiff("source", "orders", key=["id"]))
+    put(sqlite.source, [order(number) for number in range(9)])
+    run_pipeline(pipeline)
+    with sqlite.target.begin() as target:
+        target.execute(delete(TARGET).where(TARGET.c.id == 1))
+        target.execute(insert(TARGET).values(**order(77)))
+    report = reconcile_pipeline(pipeline, repair=True)
+    assert (report.found, report.clean()) == ({"missing": 1, "extra": 1}, True)
+
+
+def test_a_key_that_the_target_has_twice_is_a_duplicate() -> None:
+    explained = Explained(["id", "amount"], 1, None, None, once=False)
+    found = explained.explain(("1",), [("1", "2")], [("1", "2"), ("1", "2")], None, filtered=False)
+    assert found is not None and found.kind == "duplicate" and not found.accounted
 
 
 def test_a_history_is_compared_by_its_current_versions(sqlite: Databases) -> None:

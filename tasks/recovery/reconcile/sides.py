@@ -1,7 +1,7 @@
 """`Sides`: the source and the target of a pipeline as they can be compared, or why they cannot."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -139,9 +139,8 @@ def sides(pipeline: Pipeline, parts: Assembly, table: Table, window: Window, *, 
     elif len(summed) < len(families):
         left = ", ".join(column for column in families if column not in summed)
         notes.append(f"Not compared, since the source keeps them in other types: {left}. --deep compares them.")
-        target.families = {column: families[column] for column in summed}
-        target.__post_init__()
-    target.summed = summed
+        target = replace(target, families={column: families[column] for column in summed})
+    target = replace(target, summed=summed)
     source = TableSide(
         what=f"{name}: the source {extract.connection!r}",
         engine=engine(extract.connection),

@@ -2,9 +2,10 @@
 
 import resource
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, literal_column, text, update
+from sqlalchemy import ColumnElement, Engine, delete, literal_column, text, update
 
 from tasks.extract.table import TableExtract
 from tasks.pipeline import run_pipeline
@@ -14,7 +15,7 @@ from tests.conftest import Databases
 from tests.orders import DAY, ORDERS, SOURCE, START, TARGET, order, put
 
 ROWS = 5_000_000
-A_DAY = literal_column("interval '1 day'")
+A_DAY: ColumnElement[Any] = literal_column("interval '1 day'")
 MARKED = replace(ORDERS, extract=TableExtract("source", "orders", cursor="updated_at", deleted="gone"))
 
 _PLANTED = {

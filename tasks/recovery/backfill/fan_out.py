@@ -23,8 +23,8 @@ _LEDGER_SECONDS: Final = 30.0
 """The ledger is read whenever a flow run has ended, and so often in any case: runs beside it cover windows, too."""
 _AWAY_SECONDS: Final = 900.0
 _UNTAKEN_SECONDS: Final = 120.0
-_STOP_SECONDS: Final = 20.0
-"""A worker kills what it has told to end after half a minute."""
+_STOP_SECONDS: Final = 5.0
+"""After half a minute a worker kills what it has told to end, this flow run too; no sooner does it say that it has."""
 
 Answer = TypeVar("Answer")
 
@@ -138,7 +138,7 @@ class _FanOut:
         self._progress.show(done, of, f"{self._pipeline.name}: {done:,} of {of:,} windows loaded{failed}")
 
     def stop(self) -> None:
-        """Cancel what is under way, wait until it has ended, and write down that the backfill was cancelled."""
+        """Cancel what is under way, and write down that the backfill was cancelled."""
         # Also what was submitted in the very moment.
         for child in self._submission.under_way():
             self._submission.cancel(child, "Its backfill was cancelled.")
@@ -146,7 +146,7 @@ class _FanOut:
         while (running := self._submission.under_way()) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         for child in running:
-            logger().warning("%s: its flow run %s is still being ended by its worker.", child.window, child.id)
+            logger().info("%s: its worker ends its flow run %s.", child.window, child.id)
         close_backfill(self._pipeline, self._backfill, "cancelled", "Its flow run was cancelled.")
         self._to_do = left(self._pipeline, self._backfill)
         self._show()

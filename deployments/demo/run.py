@@ -21,8 +21,10 @@ from deployments.demo.waiting import DESTINATION_IS_KNOWN, REPLAY, Recovery, Rep
 from deployments.deployed_run import DeployedRun, all_completed
 from deployments.processes import clean_environment
 from deployments.signals import terminable
+from flows import flights
 from tasks import connections
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, ReconcileFailed
+from tasks.recovery.reconcile.reconcile import reconcile_pipeline
 from tasks.settings import url_variable
 
 FOLDER = Path(".tidegate")
@@ -148,14 +150,21 @@ def _recovery(stack: Stack, progress: Progress) -> Recovery:
         DESTINATION_IS_KNOWN,
         replay.id,
         started_by,
-        _reconciled(),
+        _reconciled(progress),
     )
 
 
-def _reconciled() -> str | None:
-    """What comparing the flights of the source with those of the target says; None where nothing is compared."""
-    # HERE `tidegate reconcile flights` is called: the report has to be `.clean`, and its text is what is returned.
-    return None
+def _reconciled(progress: Progress) -> str:
+    """What comparing the flights of the source with those of the target says.
+
+    Raises:
+        ReconcileFailed: they differ.
+    """
+    with progress.step("source and target compared: tidegate reconcile flights"):
+        report = reconcile_pipeline(flights.PIPELINE)
+    if not report.clean():
+        raise ReconcileFailed(str(report))
+    return f"Source and target agree. {report}"
 
 
 def _alerts(stack: Stack, progress: Progress) -> Iterator[Message]:

@@ -33,7 +33,7 @@ class Recovery:
         rule: its name.
         flow_run_id: Prefect's, of the replay.
         started_by: what started it, by its name: an automation.
-        reconciled: what comparing source and target says in the end; None where nothing was compared.
+        reconciled: what comparing source and target says in the end.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Recovery:
     rule: str
     flow_run_id: UUID
     started_by: str
-    reconciled: str | None = None
+    reconciled: str
 
     def as_dict(self) -> dict[str, Any]:
         """As the JSON report has it."""
@@ -60,12 +60,12 @@ class Recovery:
     def lines(self) -> list[str]:
         """For people."""
         flights = self.runs[-1].counts.inserted
-        told = [
+        return [
             f"Dead letters that broke {self.rule!r}: {self.before:,} before, {self.after:,} after. {flights:,} flights "
             "came in.",
             f"Nobody asked for the replay: the automation {self.started_by!r} started it, since airports had landed.",
+            self.reconciled,
         ]
-        return told if self.reconciled is None else [*told, self.reconciled]
 
 
 def count_waiting(warehouse: Engine) -> int:

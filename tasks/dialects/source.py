@@ -35,6 +35,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, NoSuc
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.types import NullType, TypeEngine
 
+from tasks.dialects.arrow_rows import arrow_table
 from tasks.dialects.checksum.checksums import Checksums
 from tasks.dialects.keyset import Keyset
 from tasks.dialects.reading import Reading
@@ -154,7 +155,7 @@ class Source:
 
     def arrow_maker(self, result: CursorResult[Any]) -> Callable[[Sequence[Sequence[Any]]], pa.Table]:
         """What makes Arrow of some of the rows of `result`."""
-        return partial(_arrow_table, list(result.keys()))
+        return partial(arrow_table, list(result.keys()))
 
     def relation(self, engine: Engine, table: str, key: Sequence[str] = ()) -> Table:
         """`table`, `name` or `schema.name`, with the columns it has in the database.
@@ -329,19 +330,6 @@ class Source:
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or isinstance(error, InterfaceError)
         return isinstance(error, DisconnectionError | PoolTimeout)
-
-
-def _arrow_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Rows of Python values as Arrow; naive datetimes stay naive, a column of mixed types becomes text."""
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return pa.table({name: _arrow_array(values) for name, values in zip(names, columns, strict=True)})
-
-
-def _arrow_array(values: Sequence[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values])
 
 
 def python_type(column: ColumnElement[Any]) -> type | None:

@@ -121,6 +121,7 @@ def test_the_demo_ends_by_itself_and_reports_what_pandas_computes(folder: Path) 
     replay = report["replay"]
     assert (replay["letters_before"], replay["letters_after"]) == (waiting["extracted"], 0)
     assert replay["rows"] == waiting["inserted"] > 0
+    assert replay["reconciled"] in printed and "flights: no difference" in replay["reconciled"]
     assert replay["started_by"] == "replay of what waited for a dataset"
     assert f"{waiting['inserted']:,} flights came in" in printed and "Nobody asked for the replay" in printed
 

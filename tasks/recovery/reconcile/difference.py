@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from tasks.masking import MASK, NO_MASKING, Masking
 from tasks.recovery.reconcile.table_side import Texts
 
 Kind = Literal["missing", "stale", "ahead", "differs", "extra", "duplicate", "rejected", "filtered", "pending"]
@@ -26,7 +27,8 @@ class Difference:
         target_cursor: that in the target.
         columns: those whose values differ.
         rule: of a rejected one: what it broke.
-        values: of each of `columns`, the text in the source and in the target; see `shown`.
+        values: of each of `columns`, the text in the source and in the target, masked where it is declared so; see
+            `shown`.
     """
 
     kind: Kind
@@ -70,6 +72,7 @@ class Explained:
         cursor: the place of the cursor among them, or None.
         covered: what has a later cursor, as text, was not there for the last run to read; None where nobody can tell.
         once: only what is missing is a difference: rows are written once.
+        masking: whose values nobody may see.
     """
 
     names: Sequence[str]
@@ -77,6 +80,7 @@ class Explained:
     cursor: int | None
     covered: str | None
     once: bool
+    masking: Masking = NO_MASKING
 
     def explain(
         self, key: Texts, source: Sequence[Texts], target: Sequence[Texts], rule: str | None, *, filtered: bool
@@ -101,9 +105,13 @@ class Explained:
         values: dict[str, tuple[str | None, str | None]] = {}
         if ours is not None and theirs is not None:
             pairs = list(zip(self.names, ours, theirs, strict=True))[self.key :]
-            values = {name: (one, other) for name, one, other in pairs if one != other}
+            values = {name: (self._shown(name, one), self._shown(name, other)) for name, one, other in pairs
+                      if one != other}  # fmt: skip
             columns = list(values)
         return Difference(self._kind(ours, theirs, rule, filtered), named, there, here, columns, rule, values)
+
+    def _shown(self, name: str, value: str | None) -> str | None:
+        return value if value is None or name not in self.masking.columns else MASK
 
     def _kind(self, ours: Texts | None, theirs: Texts | None, rule: str | None, filtered: bool) -> Kind:
         there, here = self._time(ours), self._time(theirs)

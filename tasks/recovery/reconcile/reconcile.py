@@ -7,6 +7,7 @@ from datetime import datetime
 from tasks.declaration import Pipeline
 from tasks.dialects.checksum.canonical import Family, canonical
 from tasks.errors import NotComparable
+from tasks.masking import hiding
 from tasks.observe import causes
 from tasks.observe.events import emit
 from tasks.recovery.reconcile.comparison import MOST_ROWS, Comparison, compare
@@ -54,15 +55,22 @@ def reconcile_pipeline(
         NotComparable: it cannot be compared, or not so; the message names the remedy.
         TidegateError: see `tasks.errors`.
     """
+    with hiding(pipeline.masking):
+        report = _reconciled(pipeline, Window.parse(start, end), deep=deep, repairing=repair, most_rows=most_rows)
+    emit(causes.RECONCILED, pipeline.name, report.payload)
+    return report
+
+
+def _reconciled(pipeline: Pipeline, asked: Window, *, deep: bool, repairing: bool, most_rows: int) -> ReconcileReport:
     began = time.monotonic()
     parts = Assembly(pipeline)
     seen = _seen(pipeline, parts)
-    window = _window(pipeline, parts, seen, Window.parse(start, end))
+    window = _window(pipeline, parts, seen, asked)
     with parts.target_errors(pipeline.name):
         table = parts.dialect.relation(parts.engine, pipeline.load.table)
     compared = sides(pipeline, parts, table, window, deep=deep)
     found = compare(compared, most_rows)
-    explained = _explained(compared, seen)
+    explained = _explained(pipeline, compared, seen)
     differences = _look_again(pipeline, parts, compared, explained, found)
     notes, runs, before = list(compared.notes), list[RunReport](), None
     if found.unread:
@@ -70,12 +78,12 @@ def reconcile_pipeline(
             f"More than {most_rows:,} rows lie in blocks that differ, so {found.unread:,} blocks were not read. Run "
             "the pipeline over what differs, or compare a shorter range."
         )
-    if repair:
+    if repairing:
         before = counted(differences)
         runs = repaired(pipeline, parts, compared, differences, notes)
         if runs:
             differences = _look_again(pipeline, parts, compared, explained, found)
-    report = ReconcileReport(
+    return ReconcileReport(
         pipeline=pipeline.name,
         window=window,
         source_rows=found.source_rows,
@@ -92,8 +100,6 @@ def reconcile_pipeline(
         open_letters=_open_letters(parts),
         seconds=time.monotonic() - began,
     )
-    emit(causes.RECONCILED, pipeline.name, report.payload)
-    return report
 
 
 def _seen(pipeline: Pipeline, parts: Assembly) -> Watermark:
@@ -147,13 +153,13 @@ def _window(pipeline: Pipeline, parts: Assembly, seen: Watermark, asked: Window)
     return Window(start, end).clip(seen.covered_until)
 
 
-def _explained(compared: Sides, seen: Watermark) -> Explained:
+def _explained(pipeline: Pipeline, compared: Sides, seen: Watermark) -> Explained:
     names = list(compared.target.families)
     covered = None
     if compared.cursor is not None:
         covered = canonical(seen.covered_until, Family.INSTANT)
     cursor = None if compared.cursor is None else names.index(compared.cursor)
-    return Explained(names, compared.target.key, cursor, covered, compared.once)
+    return Explained(names, compared.target.key, cursor, covered, compared.once, pipeline.masking)
 
 
 def _look_again(

@@ -256,3 +256,12 @@ def test_a_range_is_compared_alone(sqlite: Databases) -> None:
         target.execute(delete(TARGET).where(TARGET.c.id.in_([2, 7])))
     report = reconcile_pipeline(ORDERS, START + 5 * DAY, START + 9 * DAY)
     assert ([one.key["id"] for one in report.differences], report.source_rows) == (["7"], 4)
+
+
+def test_values_of_masked_columns_that_differ_are_not_shown(sqlite: Databases) -> None:
+    put(sqlite.source, [order(1, customer="Ada Lovelace")])
+    run_pipeline(ORDERS)
+    with sqlite.target.begin() as target:
+        target.execute(update(TARGET).values(customer="Mallory", amount=7))
+    [difference] = reconcile_pipeline(replace(ORDERS, masked=["customer"])).as_dict(values=True)["differences"]
+    assert difference["values"]["customer"] == ["***", "***"] and "***" not in difference["values"]["amount"]

@@ -8,7 +8,7 @@
     │   └── TargetUnavailable         the target database did not answer, or broke off
     ├── FatalError                  a person has to change something first
     │   ├── ConfigError               the declaration or the environment is wrong
-    │   │   └── NotComparable           its source and target cannot be compared, or not so
+    │   ├── NotComparable             a source and its target cannot be compared, or not in this way
     │   ├── SourceError               the source refused for good (a 404, a missing table)
     │   ├── TargetError               the target refused for good
     │   ├── ContractError             a column or a transform is broken, not a row
@@ -101,7 +101,7 @@ class ConfigError(FatalError):
     """The declaration, a parameter or the environment is wrong."""
 
 
-class NotComparable(ConfigError):
+class NotComparable(FatalError):
     """Source and target of a pipeline cannot be compared, or not in the way that was asked for."""
 
 

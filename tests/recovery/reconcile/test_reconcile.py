@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import delete, insert, update
 
-from tasks.errors import ConfigError
+from tasks.errors import NotComparable
 from tasks.extract.snapshot import SnapshotDiff
 from tasks.extract.table import TableExtract
 from tasks.load.append import Append
@@ -173,7 +173,7 @@ def test_a_transform_that_drops_rows_is_compared_deeply_or_not_at_all(sqlite: Da
     pipeline = replace(ORDERS, transform=even, drops_rows=True)
     put(sqlite.source, [order(number) for number in range(6)])
     run_pipeline(pipeline)
-    with pytest.raises(ConfigError, match=r"leaves rows out.+--deep"):
+    with pytest.raises(NotComparable, match=r"leaves rows out.+--deep"):
         reconcile_pipeline(pipeline)
     assert kinds(pipeline, deep=True) == {}
     with sqlite.target.begin() as target:
@@ -237,7 +237,7 @@ def test_of_what_is_appended_only_missing_rows_are_differences(sqlite: Databases
 
 def test_a_pipeline_that_has_not_run_cannot_be_compared(sqlite: Databases) -> None:
     put(sqlite.source, [order(1)])
-    with pytest.raises(ConfigError, match="has not been loaded yet"):
+    with pytest.raises(NotComparable, match="has not been loaded yet"):
         reconcile_pipeline(ORDERS)
 
 
@@ -245,7 +245,7 @@ def test_a_table_that_others_write_to_cannot_be_compared(sqlite: Databases) -> N
     put(sqlite.source, [order(1)])
     run_pipeline(ORDERS)
     run_pipeline(replace(ORDERS, name="others"))
-    with pytest.raises(ConfigError, match="also written to by others"):
+    with pytest.raises(NotComparable, match="also written to by others"):
         reconcile_pipeline(ORDERS)
 
 

@@ -16,7 +16,7 @@ from tasks.load.scd2 import Scd2
 from tasks.pipeline import Pipeline, run_pipeline
 from tasks.recovery.reconcile.difference import Explained
 from tasks.recovery.reconcile.reconcile import reconcile_pipeline
-from tests.conftest import Databases, on_every_target
+from tests.conftest import SQLITE_FIRST, Databases, on_every_target
 from tests.orders import DAY, ORDERS, SNAPSHOT, START, TARGET, loaded, order, put, remove
 
 
@@ -103,7 +103,7 @@ def test_more_rows_than_may_be_read_are_said_to_be_unread(sqlite: Databases) -> 
     assert (report.unread, report.blocks, report.clean()) == (2, 2, False)
 
 
-@on_every_target
+@pytest.mark.parametrize("databases", SQLITE_FIRST, indirect=True)
 def test_a_repair_puts_right_what_the_source_can_tell(databases: Databases) -> None:
     planted(databases)
     report = reconcile_pipeline(ORDERS, repair=True)

@@ -145,9 +145,8 @@ def test_beside_many_windows_a_scheduled_run_begins_at_once_and_cancelling_leave
         scheduled = deployed.start("flights/flights").completed(300)
         begun, windows = deployed.run(scheduled), deployed.windows_of(backfill_id)
         still = [one for one in windows if one.id in waiting and _began(one) > _began(begun)]
-        print(
-            f"begun after {_began(begun) - (begun.created or NOW)}, before {len(still)} of {len(waiting)} that waited"
-        )
+        delay = (_began(begun) - (begun.created or NOW)).total_seconds()
+        print(f"begun after {delay:.1f} s, before {len(still)} of {len(waiting)} that waited")
         # Those two that had a slot before may be among them.
         assert len(still) >= len(waiting) - 2
         client.set_flow_run_state(parent.id, Cancelling())

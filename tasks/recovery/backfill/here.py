@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from tasks.declaration import Pipeline
-from tasks.errors import ConfigError, Fenced, Superseded, TidegateError, redact
+from tasks.errors import ConfigError, TidegateError, redact
 from tasks.observe.context import logger
-from tasks.pipeline import run_pipeline
 from tasks.recovery.backfill.ledger import Backfill, close_backfill, left
-from tasks.recovery.backfill.pace import paced
+from tasks.recovery.backfill.one_window import load_window
 from tasks.recovery.backfill.report import BackfillReport, report_backfill
 from tasks.window import Window
 
 MOST_JOBS = 5
 """Each takes up to three connections to the target, and this process has fifteen."""
-
-_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def run_backfill_here(
             on_progress(Progress(window, error, count, len(windows)))
 
     try:
-        _carry_out(partial(_run, paced(pipeline, jobs)), windows, jobs, ended)
+        _carry_out(partial(_run, pipeline, jobs), windows, jobs, ended)
     except KeyboardInterrupt:
         close_backfill(pipeline, backfill, "cancelled", "It was stopped by hand.")
         return report_backfill(pipeline, backfill)
@@ -115,25 +112,15 @@ def _carry_out(
             raise
 
 
-def _run(pipeline: Pipeline, window: Window) -> str | None:
+def _run(pipeline: Pipeline, jobs: int, window: Window) -> str | None:
     """Run one window; why it was not loaded, or None."""
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            return run_pipeline(pipeline, window.start, window.end).skipped
-        except (Fenced, Superseded) as error:
-            # A run beside it was quicker; what is read now is newer than that.
-            if not tries_left:
-                return _told(pipeline, window, error)
-        # Whatever it is, the other windows are to be loaded.
-        except Exception as error:
-            return _told(pipeline, window, error)
-    raise AssertionError("the last try returns")
-
-
-def _told(pipeline: Pipeline, window: Window, error: Exception) -> str:
-    message = redact(str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}")
-    logger().error("%s: %s was not loaded. %s", pipeline.name, window, message)
-    return message
+    try:
+        return load_window(pipeline, window, jobs).skipped
+    # Whatever it is, the other windows are to be loaded.
+    except Exception as error:
+        message = redact(str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}")
+        logger().error("%s: %s was not loaded. %s", pipeline.name, window, message)
+        return message
 
 
 def _message(to_do: tuple[Window, ...], errors: dict[Window, str]) -> str | None:

@@ -26,7 +26,7 @@ from tests.deployments.story import MEASURED, Story, entered
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(900)]
 
-AT_ONCE = 30
+AT_ONCE = 20
 """Seconds in which is told what is told at once; one run alone is in 5 (`test_alerts`), and here seven end together."""
 
 SHOWN = {

@@ -540,7 +540,7 @@ def test_a_table_that_cannot_be_followed_is_refused_before_anything_is_made(
 
 
 def test_a_range_is_refused_with_the_way_to_a_new_snapshot(source: Engine) -> None:
-    with pytest.raises(ConfigError, match="full_refresh"):
+    with pytest.raises(ConfigError, match="full-refresh"):
         run_pipeline(BOOKINGS, datetime(2026, 1, 1, tzinfo=UTC))
 
 

@@ -21,8 +21,8 @@ _PENDING_SECONDS: Final = 180.0
 """A worker has taken it; a container may take as long to begin."""
 _DEAD_SECONDS: Final = 20.0
 """A run that has lost its connection opens another attempt before that."""
-_IDLE_SECONDS: Final = 900.0
-"""It may wait between two attempts; else it ends, or has one open."""
+_IDLE_SECONDS: Final = 180.0
+"""It may wait a minute between two attempts, and needs a while to begin; else it ends, or has one open."""
 _ENDING_SECONDS: Final = 60.0
 """Of a flow run whose window is loaded: there is only its end to tell."""
 

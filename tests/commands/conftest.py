@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -10,14 +11,18 @@ from typer.testing import CliRunner, Result
 import flows
 from deployments import cli
 
+Test = TypeVar("Test", bound=Callable[..., object])
+
+
 Tidegate = Callable[..., Result]
 Declare = Callable[[str, str], None]
 
 
-@pytest.fixture
-def state_tables() -> bool:
-    """No: what makes and what reads the state tables is part of what the commands claim."""
-    return False
+def untouched(test: Test) -> Test:
+    """Marks a claim about a target in which nothing is yet, not even tidegate's own tables."""
+    alone = pytest.mark.parametrize("state_tables", [False], ids=["untouched"])
+    marked: Test = alone(pytest.mark.usefixtures("state_tables")(test))
+    return marked
 
 
 @pytest.fixture

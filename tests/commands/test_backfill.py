@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, inspect, select
 
 from tasks.state.tables import backfills, runs
-from tests.commands.conftest import Declare, Tidegate
+from tests.commands.conftest import Declare, Tidegate, untouched
 from tests.conftest import Databases
 from tests.orders import loaded, order, put
 
@@ -77,6 +77,7 @@ def test_a_window_that_fails_ends_it_with_1_and_keeps_none_of_the_others(
     assert "3 of 4 windows by day committed, 1 failed, 5 attempts" in again.stdout
 
 
+@untouched
 def test_without_a_server_it_names_here(days: Databases, tidegate: Tidegate) -> None:
     shown = tidegate("backfill", "orders", *RANGE)
     assert (shown.exit_code, "--here" in shown.stderr) == (1, True)
@@ -88,6 +89,7 @@ def loaded_nothing(databases: Databases) -> bool:
         return not any(inspect(connection).has_table(name) for name in ("fct_orders", "etl_backfills"))
 
 
+@untouched
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

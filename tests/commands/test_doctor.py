@@ -11,7 +11,7 @@ from deployments.doctor.programs import examine_programs
 from tasks import connections
 from tasks.pipeline import remove_feed, run_pipeline
 from tasks.state import schema
-from tests.commands.conftest import Declare, Tidegate
+from tests.commands.conftest import Declare, Tidegate, untouched
 from tests.conftest import Databases, on_every_target
 from tests.extract.shop import Serve
 from tests.orders import ORDERS, loaded, order, put
@@ -37,6 +37,7 @@ def findings(tidegate: Tidegate, code: int = 0) -> Findings:
     return {one["about"]: (one["verdict"], one["text"], one["remedy"]) for one in json.loads(shown.stdout)}
 
 
+@untouched
 @on_every_target
 def test_what_is_well_is_said_to_be_and_nothing_is_left_behind(
     databases: Databases, orders: str, tidegate: Tidegate

@@ -23,7 +23,7 @@ from tasks.load.scd2 import Scd2
 from tasks.pipeline import Pipeline, WholeWindow, remove_feed, run_pipeline
 from tasks.running.preview import preview
 from tasks.window import Window
-from tests.commands.conftest import Declare, Tidegate
+from tests.commands.conftest import Declare, Tidegate, untouched
 from tests.conftest import Databases, on_every_target
 from tests.extract.shop import WHOLE, Serve, record
 from tests.orders import DAY, ORDERS, START, OrderSchema, order, put
@@ -47,6 +47,7 @@ def everything(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
+@untouched
 @on_every_target
 def test_good_rows_and_rejected_ones_are_shown_and_nothing_is_written(
     databases: Databases, orders: str, tidegate: Tidegate
@@ -135,6 +136,7 @@ FEEDS = [
 ]
 
 
+@untouched
 @pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: type(feed).__name__)
 def test_a_feed_shows_the_table_as_it_is_and_leaves_nothing_at_its_source(
     sqlite: Databases, feed: SnapshotDiff | SequenceExtract | TriggerExtract

@@ -9,7 +9,7 @@ from sqlalchemy import text, update
 
 from tasks.pipeline import run_pipeline
 from tasks.state.tables import watermarks
-from tests.commands.conftest import Declare, Tidegate
+from tests.commands.conftest import Declare, Tidegate, untouched
 from tests.conftest import Databases
 from tests.orders import ORDERS, START, order, put
 
@@ -43,6 +43,7 @@ def told(tidegate: Tidegate, *names: str) -> list[dict]:  # type: ignore[type-ar
     return list(json.loads(shown.stdout))
 
 
+@untouched
 def test_before_the_first_run_nothing_is_known_and_no_table_is_made(
     sqlite: Databases, declare: Declare, tidegate: Tidegate
 ) -> None:

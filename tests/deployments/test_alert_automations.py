@@ -34,7 +34,6 @@ def names(server: PrefectServer) -> list[str]:
     return sorted(each.name for each in server.client.read_automations() if each.name.startswith(PREFIX))
 
 
-@pytest.mark.smoke
 def test_what_is_declared_is_made_and_unchanged_it_stays_untouched(prefect_server: PrefectServer, sink: Sink) -> None:
     made = alerts.apply(prefect_server, DECLARED, ["nightly"])
     assert "create tidegate: overrun: runtime: watch" in made

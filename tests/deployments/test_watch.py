@@ -104,7 +104,6 @@ def test_a_committed_run_tells_every_promise_that_it_keeps_or_breaches(
     assert "etl.run.error-rate-exceeded" not in again
 
 
-@pytest.mark.smoke
 def test_a_refused_run_tells_its_error_rate(client: SyncPrefectClient, sqlite: Databases) -> None:
     put(sqlite.source, [order(1, amount=-1)])
     pipeline = replace(ORDERS, name="refused", sla=PROMISED)

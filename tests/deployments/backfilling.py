@@ -1,9 +1,7 @@
 """A year's flights between the demo's source and a warehouse, on a server whose workers tests start and kill."""
 
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +21,7 @@ from deployments.processes import Process
 from tasks.state.tables import backfills, runs, watermarks
 from tasks.window import Window
 from tests.demo import expected
+from tests.deployments.until import until
 
 FIRST = datetime(2013, 1, 1, tzinfo=UTC)
 SECONDS = 120.0
@@ -85,22 +84,15 @@ class Backfilling:
             found = connection.execute(told.group_by(runs.c.window_start, runs.c.window_end)).all()
         return Counter({Window(start, end): count for start, end, count in found})
 
+    def has_loaded(self, windows: int) -> bool:
+        """Whether so many explicit windows are committed."""
+        return len(self.commits()) >= windows
+
     def attempts(self, status: str) -> list[Window]:
         """The explicit windows that have an attempt of that status, one for each."""
         told = select(runs.c.window_start, runs.c.window_end).where(runs.c.kind == "explicit", runs.c.status == status)
         with self.warehouse.connect() as connection:
             return [Window(start, end) for start, end in connection.execute(told)]
-
-    def wait(self, ready: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-        """Poll until it is so.
-
-        Raises:
-            AssertionError: it was not after `seconds`.
-        """
-        deadline = time.monotonic() + seconds
-        while not ready():
-            assert time.monotonic() < deadline, f"{what}: not after {seconds:g} s"
-            time.sleep(0.2)
 
     def process_of(self, run: DeployedRun, worker: Process) -> psutil.Process:
         """The process that `worker` has made for a flow run."""
@@ -113,7 +105,7 @@ class Backfilling:
                         found.append(process)
             return bool(found)
 
-        self.wait(there, f"no process of {run.id}")
+        until(f"a process of {run.id}", there, SECONDS)
         return found[-1]
 
     def equals_the_reference(self, clock: datetime) -> None:

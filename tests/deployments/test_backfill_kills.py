@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,8 @@ from tasks.recovery.backfill.report import report_backfill
 from tasks.recovery.watermark_change import change_watermark
 from tasks.settings import url_variable
 from tasks.window import Window
-from tests.deployments.backfilling import FIRST, Backfilling, kill
+from tests.deployments.backfilling import FIRST, SECONDS, Backfilling, kill
+from tests.deployments.until import until
 from tests.servers.cluster import remove_folder
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -78,19 +80,19 @@ def test_ninety_windows_with_the_parent_killed_twice_and_a_worker_killed_while_t
         parents.append(deployed.start("backfill/backfill", **asked))
         told: list[str] = []
         try:
-            for until in (20, 45, 70, DAYS):
-                deployed.wait(lambda until=until: len(deployed.commits()) >= until, f"{until} windows", 600)  # type: ignore[misc]
-                told.append(f"{time.monotonic() - began:.0f} s: {until} windows")
-                if until != DAYS:
+            for number in (20, 45, 70, DAYS):
+                until(f"{number} windows", partial(deployed.has_loaded, number), 600)
+                told.append(f"{time.monotonic() - began:.0f} s: {number} windows")
+                if number != DAYS:
                     clock += timedelta(hours=6)
                     deployed.replay_to(clock)
                     scheduled.append(deployed.start("flights/flights"))
-                if until == 45:
+                if number == 45:
                     # Not before some are at work, so that there is something to lose.
-                    deployed.wait(lambda: len(deployed.attempts("running")) >= 1, "no window is open")
+                    until("an open window", lambda: len(deployed.attempts("running")) >= 1, SECONDS)
                     kill(psutil.Process(second.pid))
                     third.start()
-                elif until != DAYS:
+                elif number != DAYS:
                     deployed.process_of(parents[-1], first).kill()
                     assert parents[-1].wait(60) == "Crashed"
                     parents.append(deployed.start("backfill/backfill", **asked))
@@ -138,7 +140,7 @@ def test_beside_many_windows_a_scheduled_run_begins_at_once_and_cancelling_leave
     # One for the backfill, two for its windows, and one to spare.
     with Worker(deployed.server, deployed.urls, limit=4):
         parent = deployed.start("backfill/backfill", **asked)
-        deployed.wait(lambda: len(deployed.commits()) >= 1, "no window was loaded", 300)
+        until("a loaded window", partial(deployed.has_loaded, 1), 300)
         backfill_id = deployed.backfill().backfill_id
         waiting = [one.id for one in deployed.windows_of(backfill_id) if one.state_name in ("Scheduled", "Late")]
         assert waiting, "there has to be a crowd"
@@ -151,7 +153,7 @@ def test_beside_many_windows_a_scheduled_run_begins_at_once_and_cancelling_leave
         assert len(still) >= len(waiting) - 2
         client.set_flow_run_state(parent.id, Cancelling())
         assert parent.wait(120) == "Cancelled"
-        deployed.wait(lambda: deployed.no_run_is_left(backfill_id) == [], "a window is still scheduled", 60)
+        until("no window is scheduled", lambda: deployed.no_run_is_left(backfill_id) == [], 60)
         assert deployed.backfill().status == "cancelled"
         done = deployed.commits()
         print(f"cancelled with {len(done)} of 12 windows loaded")

@@ -9,6 +9,9 @@ from deployments.output import say_error, show_json
 if TYPE_CHECKING:
     from tasks.recovery.reconcile.report import ReconcileReport
 
+_MOST_LISTED = 40
+"""Lines for people; programs are told all."""
+
 
 def reconcile(
     pipeline: Annotated[str, typer.Argument(help="Name of a pipeline in flows/.")],
@@ -50,15 +53,19 @@ def _show(report: "ReconcileReport", *, values: bool) -> None:
         levels.add(one.level, one.blocks, one.differing, one.seconds)
     heads = ["kind", "key", "source cursor", "target cursor", "columns or rule"]
     rows = TextTable(heads, flexible=["key", "columns or rule"])
-    for difference in report.differences:
+    # What nobody has accounted for comes first.
+    listed = sorted(report.differences, key=lambda difference: difference.accounted)
+    for difference in listed[:_MOST_LISTED]:
         told = ", ".join(f"{name}={text}" for name, text in difference.key.items())
         what = difference.rule or ", ".join(difference.columns) or None
         rows.add(difference.kind, told, difference.source_cursor, difference.target_cursor, what)
     for table in (levels, rows):
         for line in table.lines():
             typer.echo(line)
+    if len(listed) > _MOST_LISTED:
+        typer.echo(f"… and {len(listed) - _MOST_LISTED:,} more; --json has all of them.")
     if values:
-        for difference in report.differences:
+        for difference in listed[:_MOST_LISTED]:
             for name, (ours, theirs) in shown(difference).items():
                 key = ", ".join(f"{column}={text}" for column, text in difference.key.items())
                 typer.echo(f"  {cell(key)}: {cell(name)}: source {cell(ours)}, target {cell(theirs)}")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from tasks.pipeline import run_pipeline
 from tests.commands.conftest import Tidegate
@@ -65,3 +65,14 @@ def test_an_open_dead_letter_is_a_difference_only_where_that_is_asked_for(
     run_pipeline(ORDERS, order(9)["updated_at"])
     assert tidegate("reconcile", "orders").exit_code == 0
     assert tidegate("reconcile", "orders", "--strict").exit_code == 1
+
+
+def test_of_many_rows_the_first_are_listed_and_it_says_how_many_more_there_are(
+    loaded_orders: Databases, tidegate: Tidegate
+) -> None:
+    with loaded_orders.target.begin() as target:
+        for number in range(100, 150):
+            target.execute(insert(TARGET).values(**order(number, day=1)))
+    shown = tidegate("reconcile", "orders").stdout
+    assert shown.count("extra ") == 40 + 1 and "… and 10 more" in shown
+    assert len(json.loads(tidegate("reconcile", "orders", "--json").stdout)["differences"]) == 50

@@ -15,6 +15,7 @@ from tasks.errors import ConfigError
 from tasks.masking import MASK
 from tasks.recovery.letters.ledgered import Ledgered, Page
 from tasks.recovery.letters.messages import rewritten_messages
+from tasks.recovery.letters.paged import every_letter
 from tasks.running.assembly import Assembly
 from tasks.state.emptied import NOTHING, leaves, without_quotes, without_values
 from tasks.state.history import opened_history
@@ -168,30 +169,22 @@ def _erasure(pipeline: Pipeline, person: Person) -> _Erasure:
 
 
 def _letters(pipeline: Pipeline, erasure: _Erasure, run_id: str) -> Page:
-    last = -1
-    rows = select(dead_letters).where(dead_letters.c.pipeline == pipeline.name).order_by(dead_letters.c.letter)
+    def erase(connection: Connection, row: Row[Any], now: datetime) -> bool:
+        if row.row_key.startswith(ERASED) or not erasure.concerns(row):
+            return False
+        bare: dict[str, Any] = {
+            "row_key": f"{ERASED}{row.letter}",
+            "record": NOTHING,
+            "record_types": NOTHING,
+            "reasons": encode(without_values(json.loads(row.reasons))),
+            "cursor_value": None,
+        }
+        if row.status == "open":
+            bare |= {"status": "discarded", "closed_run_id": run_id, "closed_at": now}
+        connection.execute(update(dead_letters).where(dead_letters.c.letter == row.letter).values(**bare))
+        return True
 
-    def page(connection: Connection, now: datetime) -> int | None:
-        nonlocal last
-        found = connection.execute(rows.where(dead_letters.c.letter > last).limit(_AT_ONCE)).all()
-        if not found:
-            return None
-        last = found[-1].letter
-        concerned = [row for row in found if not row.row_key.startswith(ERASED) and erasure.concerns(row)]
-        for row in concerned:
-            bare: dict[str, Any] = {
-                "row_key": f"{ERASED}{row.letter}",
-                "record": NOTHING,
-                "record_types": NOTHING,
-                "reasons": encode(without_values(json.loads(row.reasons))),
-                "cursor_value": None,
-            }
-            if row.status == "open":
-                bare |= {"status": "discarded", "closed_run_id": run_id, "closed_at": now}
-            connection.execute(update(dead_letters).where(dead_letters.c.letter == row.letter).values(**bare))
-        return len(concerned)
-
-    return page
+    return every_letter(pipeline.name, erase)
 
 
 def _whole(text: str) -> str:

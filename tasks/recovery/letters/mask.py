@@ -3,22 +3,22 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
 from tasks.declaration import Pipeline
 from tasks.masking import Masking
-from tasks.recovery.letters.ledgered import Ledgered, Page
+from tasks.recovery.letters.ledgered import Ledgered
 from tasks.recovery.letters.messages import rewritten_messages
+from tasks.recovery.letters.paged import every_letter
 from tasks.state.dead_letters import NTH
 from tasks.state.emptied import NOTHING, without_quotes
 from tasks.state.history import opened_history
 from tasks.state.letters import NAMELESS, is_nameless
 from tasks.state.record import ALIKE, encode, record_hash
 from tasks.state.tables import dead_letters, runs
-
-_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def mask_letters(pipeline: Pipeline, *, messages_again: bool = True) -> MaskedBe
     if not pipeline.masked:
         return MaskedBefore()
     rewritten = Ledgered(pipeline, lambda n: f"{n:,} dead letters were masked, as the pipeline declares now.")
-    letters = rewritten.carry_out(_letters(pipeline))
+    letters = rewritten.carry_out(every_letter(pipeline.name, partial(_mask, pipeline.masking)))
     if not messages_again and _known(pipeline):
         return MaskedBefore(letters)
     quoting = Ledgered(pipeline, lambda n: f"{n:,} messages of the ledger lost the rows that they quoted.")
@@ -74,22 +74,7 @@ def _known(pipeline: Pipeline) -> bool:
         return connection.execute(noted.limit(1)).first() is not None
 
 
-def _letters(pipeline: Pipeline) -> Page:
-    last = -1
-    rows = select(dead_letters).where(dead_letters.c.pipeline == pipeline.name).order_by(dead_letters.c.letter)
-
-    def page(connection: Connection, now: datetime) -> int | None:
-        nonlocal last
-        found = connection.execute(rows.where(dead_letters.c.letter > last).limit(_AT_ONCE)).all()
-        if not found:
-            return None
-        last = found[-1].letter
-        return sum(_mask(connection, row, pipeline.masking) for row in found)
-
-    return page
-
-
-def _mask(connection: Connection, row: Row[Any], masking: Masking) -> bool:
+def _mask(masking: Masking, connection: Connection, row: Row[Any], now: datetime) -> bool:
     """Rewrite a letter; whether there was anything to mask."""
     record = json.loads(row.record)
     masked = {
